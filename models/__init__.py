@@ -1,0 +1,1 @@
+"""What is computed: patterns, workloads, accelerators, golden arithmetic."""
