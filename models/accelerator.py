@@ -1,0 +1,134 @@
+"""The accelerator description: one YAML file drives scheduler, simulator, RTL and board flow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .errors import InputFileError, NmsatError
+from .sparsity import Sparsity
+from .yaml_io import read_yaml, validate
+
+FORMAT = "nmsat-accelerator/1"
+
+
+class Accelerator(BaseModel):
+    """A SAT-like accelerator: a systolic array of sparse processing elements, its buffers and memory.
+
+    All fields are flat, so ``replace(rows=16)`` and sweeps name them directly. Latencies are in clock
+    cycles. Buffer sizes are of *one* of the two banks (every buffer is double).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal["nmsat-accelerator/1"] = Field(description="file format and version")
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    description: str = Field(default="", max_length=2000)
+    # array
+    rows: int = Field(ge=1, le=1024, description="R, rows of processing elements")
+    cols: int = Field(ge=1, le=1024, description="C, columns of processing elements")
+    max_keep: int = Field(ge=1, le=32, description="largest N a processing element can hold")
+    max_group: int = Field(ge=1, le=32, description="largest M the activation select covers")
+    accumulator: Literal["fp32"] = Field(default="fp32", description="accumulating adder of every element")
+    multiplier_latency_cycles: int = Field(ge=1, le=32, description="Lm")
+    adder_latency_cycles: int = Field(ge=1, le=32, description="La")
+    slr_hop_cycles: int = Field(
+        default=0, ge=0, le=16, description="extra skew of the columns beyond the super logic region border"
+    )
+    clock_mhz: int = Field(ge=1, le=2000)
+    # buffers, bytes of one bank of two
+    w2e_bytes: int = Field(ge=1, le=2**32, description="west-to-east (activation) buffer bank")
+    n2s_bytes: int = Field(ge=1, le=2**32, description="north-to-south (weight) buffer bank")
+    output_bytes: int = Field(ge=1, le=2**32, description="output and partial-sum buffer bank")
+    # DRAM
+    dram_channels: int = Field(ge=1, le=64)
+    dram_mb_s: int = Field(ge=1, le=10_000_000, description="total bandwidth of all channels, 10^6 B/s")
+    dram_gib: int = Field(ge=1, le=16384, description="total capacity")
+    dram_interleave_bytes: int = Field(ge=64, le=2**20, description="address stripe of one channel")
+    # vector engines
+    wuve_lanes: int = Field(ge=1, le=4096, description="weights updated a cycle")
+    sore_lanes: int = Field(ge=1, le=4096, description="groups pruned a cycle")
+    vector_lanes: int = Field(ge=1, le=4096, description="elements normalised, activated or pooled a cycle")
+    # energy model (estimates, see docs/accelerator.md)
+    mac_pj: float = Field(default=6.0, ge=0, le=1e6, description="energy of one multiply-accumulate, model")
+    buffer_pj_per_byte: float = Field(default=1.0, ge=0, le=1e6, description="model")
+    dram_pj_per_byte: float = Field(default=150.0, ge=0, le=1e6, description="model")
+    vector_pj: float = Field(default=10.0, ge=0, le=1e6, description="one element through a vector lane, model")
+    static_watt: float = Field(default=8.0, ge=0, le=1e4, description="model")
+
+    @model_validator(mode="after")
+    def _check(self) -> Accelerator:
+        if self.max_keep > self.max_group:
+            raise ValueError(f"max_keep: must be at most max_group ({self.max_group}), not {self.max_keep}")
+        if self.dram_interleave_bytes & (self.dram_interleave_bytes - 1):
+            raise ValueError(
+                f"dram_interleave_bytes: must be a power of two, not {self.dram_interleave_bytes}"
+            )
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Accelerator:
+        """Load a shipped accelerator by name (``sat``) or a YAML file by path.
+
+        Raises
+        ------
+        InputFileError
+            If there is no such name or file, or the file breaks a rule.
+        """
+        text = str(name_or_path)
+        if text in cls.names():
+            path = Path(str(resources.files(__package__) / "accelerators" / f"{text}.yaml"))
+        elif isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
+            path = Path(name_or_path)
+        else:
+            raise InputFileError(
+                f"accelerator {text!r}: must be one of {', '.join(cls.names())}, or a YAML file"
+            )
+        return validate(cls, read_yaml(path), str(name_or_path))
+
+    @staticmethod
+    def names() -> list[str]:
+        """Names of the accelerators that ship with the package, sorted."""
+        folder = resources.files(__package__) / "accelerators"
+        return sorted(
+            item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
+        )
+
+    def replace(self, **changes: Any) -> Accelerator:
+        """A validated copy with some fields changed; unknown names and bad values raise NmsatError."""
+        return validate(type(self), {**self.model_dump(), **changes}, f"accelerator {self.name!r}")
+
+    @property
+    def processing_elements(self) -> int:
+        """R * C."""
+        return self.rows * self.cols
+
+    @property
+    def clock_hz(self) -> int:
+        """Core clock in Hz."""
+        return self.clock_mhz * 1_000_000
+
+    def dram_cycles(self, dram_bytes: int) -> int:
+        """Clock cycles that moving ``dram_bytes`` takes at full bandwidth, rounded up."""
+        return -(-dram_bytes * self.clock_mhz // self.dram_mb_s)
+
+    def check_pattern(self, sparsity: Sparsity) -> None:
+        """Raise NmsatError unless the array can execute the pattern."""
+        for key, value, limit in (
+            ("keep", sparsity.keep, self.max_keep),
+            ("group", sparsity.group, self.max_group),
+        ):
+            if value > limit:
+                hint = f"raise max_{key} in the accelerator file or choose a narrower pattern"
+                rule = f"at most max_{key} = {limit} on accelerator {self.name!r}"
+                raise NmsatError.rule("", f"sparsity.{key}", rule, value, hint)
+
+    def config_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

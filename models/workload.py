@@ -1,0 +1,218 @@
+"""Layers and workloads: what a network computes, without saying how it is scheduled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from .errors import InputFileError
+from .sparsity import Sparsity
+from .yaml_io import read_yaml, validate
+
+FORMAT = "nmsat-workload/1"
+SIZE_LIMIT = 2**31 - 1  # every loop count of a descriptor is a 32-bit field
+
+Size = Annotated[int, Field(ge=1, le=SIZE_LIMIT)]
+Pattern = Annotated[Sparsity, BeforeValidator(lambda value: Sparsity.parse(value, key="pattern"))]
+Op = Literal["conv2d", "linear", "depthwise", "attention", "elementwise"]
+Function = Literal[
+    "batchnorm", "layernorm", "rmsnorm", "relu", "gelu", "silu", "sigmoid", "swiglu", "add", "scale",
+    "maxpool", "avgpool", "softmax", "cross_entropy",
+]  # fmt: skip
+PRODUCT_OPS = frozenset({"conv2d", "linear", "depthwise", "attention"})
+
+
+class Layer(BaseModel):
+    """One layer of a network, sizes for one sample.
+
+    conv2d, depthwise
+        ``ic, oc, kh, kw, h, w, stride, pad, groups``; weights are OHWI. depthwise has oc == ic == groups.
+    linear
+        ``ic, oc`` and ``tokens`` (rows a sample).
+    attention
+        ``heads``, ``head_dim``, ``tokens``: the two products QK^T and AV of every head.
+    elementwise
+        ``function`` over an output of ``oc x oh x ow`` (pooling: kernel and stride give the input size).
+        Consecutive elementwise layers are fused into one vector pass by the compiler.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=128)
+    op: Op
+    ic: Size = 1
+    oc: Size = 1
+    kh: Size = 1
+    kw: Size = 1
+    h: Size = 1
+    w: Size = 1
+    stride: Size = 1
+    pad: int = Field(default=0, ge=0, le=SIZE_LIMIT)
+    groups: Size = 1
+    tokens: Size = 1
+    heads: Size = 1
+    head_dim: Size = 1
+    function: Function | None = None
+    prune: bool = Field(default=True, description="false keeps the layer dense whatever the method")
+    pattern: Pattern | None = Field(default=None, description="overrides the run's pattern for this layer")
+    input_gradient: bool | None = Field(
+        default=None, description="false: no backward product; by default only the first product has none"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Layer:
+        if self.op == "elementwise":
+            if self.function is None:
+                raise ValueError("function: must be given for an elementwise layer")
+        elif self.function is not None:
+            raise ValueError(f"function: must be left out for {self.op}, not {self.function!r}")
+        if self.op == "depthwise" and not self.ic == self.oc == self.groups:
+            raise ValueError(
+                f"groups: must equal ic and oc for depthwise, not groups={self.groups} ic={self.ic} oc={self.oc}"
+            )
+        if self.op == "linear" and (self.kh, self.kw, self.h, self.w, self.groups) != (1, 1, 1, 1, 1):
+            raise ValueError("linear: must not set kh, kw, h, w or groups; use ic, oc and tokens")
+        if self.op == "conv2d":
+            for key in ("ic", "oc"):
+                if getattr(self, key) % self.groups:
+                    raise ValueError(
+                        f"groups: must divide {key}={getattr(self, key)}, not {self.groups}"
+                    )
+        for size, kernel, key in ((self.h, self.kh, "kh"), (self.w, self.kw, "kw")):
+            if size + 2 * self.pad < kernel:
+                raise ValueError(f"{key}: must be at most size + 2*pad = {size + 2 * self.pad}, not {kernel}")
+        if self.pad and self.pad >= max(self.kh, self.kw):
+            raise ValueError(f"pad: must be smaller than the kernel, not {self.pad}")
+        if self.macs > 2**62 or self.out_elements > 2**40:
+            raise ValueError(f"layer {self.name!r}: must stay below 2^62 multiply-accumulates a sample")
+        return self
+
+    @property
+    def oh(self) -> int:
+        """Output height."""
+        return (self.h + 2 * self.pad - self.kh) // self.stride + 1
+
+    @property
+    def ow(self) -> int:
+        """Output width."""
+        return (self.w + 2 * self.pad - self.kw) // self.stride + 1
+
+    @property
+    def is_product(self) -> bool:
+        """True for layers that run on the array."""
+        return self.op in PRODUCT_OPS
+
+    @property
+    def has_weights(self) -> bool:
+        """True for layers with a weight tensor."""
+        return self.op in ("conv2d", "linear", "depthwise")
+
+    @property
+    def out_elements(self) -> int:
+        """Elements of the output of one sample."""
+        if self.op == "linear":
+            return self.tokens * self.oc
+        if self.op == "attention":
+            return self.tokens * self.heads * self.head_dim
+        return self.oc * self.oh * self.ow * (self.tokens if self.op == "elementwise" else 1)
+
+    @property
+    def weight_elements(self) -> int:
+        """Elements of the weight tensor (0 where there is none)."""
+        if not self.has_weights:
+            return 0
+        return self.oc * self.kh * self.kw * (self.ic // self.groups)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward product of one sample."""
+        if self.op == "linear":
+            return self.tokens * self.ic * self.oc
+        if self.op == "attention":
+            return 2 * self.heads * self.tokens * self.tokens * self.head_dim
+        if self.op == "elementwise":
+            return 0
+        return self.oh * self.ow * self.weight_elements
+
+
+class Workload(BaseModel):
+    """A network: its layers in forward order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal["nmsat-workload/1"] = FORMAT
+    name: str = Field(min_length=1, max_length=128)
+    description: str = Field(default="", max_length=4000)
+    layers: Annotated[
+        tuple[Layer, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+    ] = Field(min_length=1, max_length=100_000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Workload:
+        seen: set[str] = set()
+        for layer in self.layers:
+            if layer.name in seen:
+                raise ValueError(f"layers: names must be unique, not {layer.name!r} twice")
+            seen.add(layer.name)
+        if not any(layer.is_product for layer in self.layers):
+            raise ValueError("layers: must hold at least one conv2d, linear, depthwise or attention layer")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Workload:
+        """Load a zoo network by name, a workload YAML, or a SCALE-Sim topology CSV.
+
+        Raises
+        ------
+        InputFileError
+            If there is no such name or file, or the file breaks a rule.
+        """
+        text = str(name_or_path)
+        if text in cls.names():
+            path = Path(str(resources.files(__package__) / "zoo" / f"{text}.yaml"))
+        elif text.endswith(".csv"):
+            from .scalesim_csv import read_topology
+
+            return read_topology(Path(text))
+        elif isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
+            path = Path(name_or_path)
+        else:
+            raise InputFileError(
+                f"workload {text!r}: must be one of {', '.join(cls.names())}, or a .yaml or .csv file"
+            )
+        return validate(cls, read_yaml(path), str(name_or_path))
+
+    @staticmethod
+    def names() -> list[str]:
+        """Names of the zoo, sorted."""
+        folder = resources.files(__package__) / "zoo"
+        return sorted(
+            item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
+        )
+
+    @property
+    def macs(self) -> int:
+        """Forward multiply-accumulates of one sample."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def weights(self) -> int:
+        """Weight elements of the products (biases and normalisation parameters not counted)."""
+        return sum(layer.weight_elements for layer in self.layers)
+
+    def input_gradient(self, layer: Layer) -> bool:
+        """True when the layer's backward product is computed: all but the first product, unless stated."""
+        if layer.input_gradient is not None:
+            return layer.input_gradient
+        return layer is not next(item for item in self.layers if item.is_product)
+
+    def config_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
+        data: dict[str, Any] = json.loads(self.model_dump_json())
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,105 @@
+"""Strict reading of YAML files that users write: hostile until parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import InputFileError, NmsatError
+
+MAX_FILE_BYTES = 64 * 2**20
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and aliases (a few of which expand to gigabytes)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(
+                None, None, "aliases are not allowed, write the value out", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(getattr(key_node, "value", key_node))
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"duplicate key {key!r}, remove one", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_text(path: Path) -> str:
+    """Read a user's text file.
+
+    Raises
+    ------
+    InputFileError
+        If it is missing, a folder, unreadable, larger than 64 MiB or not UTF-8.
+    """
+    try:
+        if path.is_dir():
+            raise InputFileError(f"{path}: must be a file, not a folder")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InputFileError(f"{path}: must be at most {MAX_FILE_BYTES} bytes, not {size}")
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputFileError(f"{path}: must be an existing file; there is none of that name") from None
+    except UnicodeDecodeError as error:
+        raise InputFileError(
+            f"{path}: must be UTF-8 text, not binary (byte {error.start} is 0x{error.object[error.start]:02x})"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputFileError(f"{path}: must be readable; {reason}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Parse one YAML mapping; syntax errors, duplicate keys, aliases and tags are an InputFileError."""
+    text = read_text(path)
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)  # a SafeLoader: builds plain values only
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputFileError(f"{path}:{line} must be valid YAML; {problem}") from None
+    if not isinstance(data, dict):
+        raise NmsatError.rule(str(path), "", "a YAML mapping of keys to values", data)
+    return data
+
+
+def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:
+    """Build a pydantic model; its first complaint becomes one line naming file, key, rule and value."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _one_line(model, error, where) from None
+
+
+def _one_line(model: type[BaseModel], error: ValidationError, where: str) -> NmsatError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = error.error_count() - 1
+    hint = f"and {more} more" if more else ""
+    kind = first["type"]
+    if kind == "extra_forbidden":
+        known = ", ".join(sorted(model.model_fields)) if len(first["loc"]) == 1 else "see the JSON schema"
+        return InputFileError(f"{where}: {key}: must be a known key; known: {known}")
+    if kind == "missing":
+        return InputFileError(f"{where}: {key}: must be given")
+    if kind in ("value_error", "assertion_error"):
+        message = str(first.get("ctx", {}).get("error", first["msg"]))
+        return InputFileError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+    rule = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    text = NmsatError.rule(where, key, rule, first.get("input"), hint)
+    return InputFileError(str(text))
