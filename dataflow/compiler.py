@@ -253,7 +253,7 @@ class _Assembler:
         dense_b = item.pattern.is_dense
         base = descriptor(
             Kind.PRODUCT, **head, stage=item.stage, flags=flags, m=item.m, n=item.n, kc=item.kc,
-            taps_y=y.taps, taps_x=x.taps, count=item.count, keep=item.pattern.keep, group=item.pattern.group,
+            taps_y=y.taps, taps_x=x.taps, count=item.count, keep=item.pattern.keep, group=item.pattern.group, block=item.block,
             images=item.images, in_h=y.size, in_w=x.size, in_c=item.channels, out_h=y.out, out_w=x.out,
             step_y=y.step, step_x=x.step, tap_step_y=y.tap_step, tap_step_x=x.tap_step,
             origin_y=y.origin, origin_x=x.origin, b_first_y=y.first_tap, b_first_x=x.first_tap,

@@ -77,9 +77,10 @@ HEAD: list[tuple[str, str]] = [
     ("reserved", "<u4"),
 ]
 PRODUCT: list[tuple[str, str]] = [
-    # C[m, n] = sum_k A[m, k] B[k, n], k = taps * kc, repeated `count` times at the repeat strides
+    # C[m, n] = sum_k A[m, k] B[k, n], k = taps * kc, repeated `count` times at the repeat strides;
+    # block > 1: depthwise, `block` channels computed together of which only the diagonal is wanted
     ("m", "<u4"), ("n", "<u4"), ("kc", "<u4"), ("taps_y", "<u2"), ("taps_x", "<u2"), ("count", "<u4"),
-    ("mode", "u1"), ("order", "u1"), ("keep", "u1"), ("group", "u1"), ("interleave", "u1"), ("_pad", "u1", (3,)),
+    ("mode", "u1"), ("order", "u1"), ("keep", "u1"), ("group", "u1"), ("interleave", "u1"), ("block", "u1"), ("_pad", "u1", (2,)),
     ("m_chunk", "<u4"), ("n_chunk", "<u4"),
     # implicit im2col: input row of output row y and tap t is y*step_y + t*tap_step_y + origin_y
     ("images", "<u4"), ("in_h", "<u4"), ("in_w", "<u4"), ("in_c", "<u4"), ("out_h", "<u4"), ("out_w", "<u4"),

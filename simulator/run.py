@@ -1,0 +1,150 @@
+"""simulate: compile a workload and time its program."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from .. import __version__
+from ..dataflow.compiler import compile_program
+from ..dataflow.program import Kind, Mode, Order, Program, functions_of
+from ..dataflow.schedule import Options
+from ..models.accelerator import Accelerator
+from ..models.sparsity import Sparsity
+from ..models.workload import Workload
+from .result import RunResult
+from .timing import StepTime, energy_pj, stage_name, time_program
+
+
+def simulate(
+    workload: Workload,
+    accelerator: Accelerator,
+    *,
+    method: str = "bdwp",
+    sparsity: str | Sparsity = "2:8",
+    batch: int = 512,
+    mode: str = "train",
+    options: Options | None = None,
+) -> RunResult:
+    """Simulate one training step (or inference) of a batch.
+
+    Parameters are those of :func:`nmsat.dataflow.compile_program`. ``totals["speedup_over_dense"]`` compares
+    with the dense method under the same options, scheduled for itself.
+
+    Returns
+    -------
+    RunResult
+        Exact integers under the model of docs/accelerator.md; energies are a model.
+    """
+    options = options or Options()
+    program = compile_program(
+        workload, accelerator, method=method, sparsity=sparsity, batch=batch, mode=mode, options=options
+    )
+    dense_cycles = None
+    if method != "dense":
+        dense_cycles = _dense_cycles(workload, accelerator, batch, mode, options)
+    return summarise(program, accelerator, options, dense_cycles)
+
+
+@lru_cache(maxsize=64)
+def _dense_cycles(workload: Workload, accelerator: Accelerator, batch: int, mode: str, options: Options) -> int:
+    program = compile_program(workload, accelerator, method="dense", batch=batch, mode=mode, options=options)
+    return sum(step.cycles for step in time_program(program, accelerator, options))
+
+
+def summarise(
+    program: Program, accelerator: Accelerator, options: Options, dense_cycles: int | None = None
+) -> RunResult:
+    """Time a program and gather rows and totals; ``dense_cycles`` None: the program is its own baseline."""
+    steps = time_program(program, accelerator, options)
+    rows = tuple(_row(step, program, accelerator) for step in steps)
+    cycles = sum(row["cycles"] for row in rows)
+    macs, useful = sum(row["macs"] for row in rows), sum(row["useful_macs"] for row in rows)
+    seconds = cycles / accelerator.clock_hz
+    read, write = sum(row["dram_read_bytes"] for row in rows), sum(row["dram_write_bytes"] for row in rows)
+    capacity = accelerator.dram_gib * 2**30
+    totals: dict[str, Any] = {
+        "cycles": cycles,
+        "seconds": seconds,
+        "macs": macs,
+        "useful_macs": useful,
+        "utilization": useful / (cycles * accelerator.processing_elements),
+        "gflops_dense_equivalent": 2 * macs / seconds / 1e9,
+        "dram_read_bytes": read,
+        "dram_write_bytes": write,
+        "energy_j": sum(row["energy_pj"] for row in rows) / 1e12,
+        "speedup_over_dense": (dense_cycles or cycles) / cycles,
+        "compute_cycles": sum(row["compute_cycles"] for row in rows),
+        "stall_cycles": sum(row["stall_cycles"] for row in rows),
+        "vector_exposed_cycles": sum(row["cycles"] for row in rows if row["stage"] == "vector"),
+        "dram_channel_bytes": _by_channel(read + write, accelerator),
+        "dram_footprint_bytes": program.dram_bytes,
+        "fits_dram": program.dram_bytes <= capacity,
+    }
+    meta = dict(program.meta) | {
+        "nmsat": __version__,
+        "config_hash": accelerator.config_hash(),
+        "seed": None,
+        "semantics": "nmsat",
+        "options": {name: getattr(options, name) for name in Options.__dataclass_fields__},
+    }
+    return RunResult(meta, totals, rows)
+
+
+def _by_channel(total: int, accelerator: Accelerator) -> list[int]:
+    """Bytes of each channel when stripes of dram_interleave_bytes go round robin."""
+    stripe, channels = accelerator.dram_interleave_bytes, accelerator.dram_channels
+    full, rest = divmod(total, stripe * channels)
+    return [full * stripe + min(max(rest - i * stripe, 0), stripe) for i in range(channels)]
+
+
+def _row(step: StepTime, program: Program, accelerator: Accelerator) -> dict[str, Any]:
+    item = step.item
+    product = item.kind is Kind.PRODUCT
+    keep, group = (item["keep"], item["group"]) if product else (1, 1)
+    pattern = Sparsity(keep, group) if product and item["block"] == 1 else Sparsity.dense()
+    exposed = step.compute_cycles if product else min(step.compute_cycles, step.cycles)
+    cycles_available = step.cycles * accelerator.processing_elements
+    taps = 1 if not product else item["taps_y"] * item["taps_x"]
+    transposed = product and step.cost is not None and bool(item["flags"] & 1)
+    return {
+        "layer": program.layers[item["layer"]],
+        "stage": stage_name(step),
+        "op": _op(step),
+        "m": item["m"] if product else _elements(step),
+        "n": item["n"] if product else 1,
+        "k": item["kc"] * (1 if transposed else taps) // item["block"] if product else 1,
+        "groups": item["count"] if product else 1,
+        "sparsity": str(pattern),
+        "dataflow": Mode(item["mode"]).name.lower() if product else "",
+        "interleave": item["interleave"] if product else 0,
+        "tiles": step.cost.tiles if step.cost else 0,
+        "cycles": step.cycles,
+        "compute_cycles": exposed,
+        "stall_cycles": step.cycles - exposed,
+        "macs": step.macs,
+        "useful_macs": step.useful_macs,
+        "utilization": step.useful_macs / cycles_available if cycles_available else 0.0,
+        "dram_read_bytes": step.read_bytes,
+        "dram_write_bytes": step.write_bytes,
+        "energy_pj": energy_pj(step, accelerator),
+        "order": Order(item["order"]).name.lower() if product else "",
+        "chain": item["chain"],
+        "busy_cycles": step.compute_cycles,
+    }
+
+
+def _elements(step: StepTime) -> int:
+    item = step.item
+    if item.kind is Kind.VECTOR:
+        return item["elements"]
+    return item["out_channels"] * item["taps"] * item["in_channels"]
+
+
+def _op(step: StepTime) -> str:
+    item = step.item
+    if item.kind is Kind.PRODUCT:
+        return "matmul"
+    if item.kind is Kind.VECTOR:
+        return "+".join(functions_of(item["functions"]))
+    return "update" if item.kind is Kind.UPDATE else "prune"

@@ -1,0 +1,158 @@
+"""Closed form over a program: cycles, stalls, traffic and energy of every descriptor, from the descriptor alone.
+
+Steps of one chain overlap (docs/accelerator.md, section 6): the array's products follow each other, each taking
+max(compute, its own DRAM time) + fill; the vector lanes, WUVE, SORE and DRAM run beside them, and only what they need
+beyond that is exposed. Without overlap everything is a serial sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..dataflow import program as fmt
+from ..dataflow.compiler import work_of
+from ..dataflow.program import Descriptor, Kind, Mode, Order, Program, Stage, functions_of
+from ..dataflow.schedule import Cost, Mapping, Options, cost
+from ..models.accelerator import Accelerator
+from ..models.sparsity import Sparsity
+
+
+@dataclass(slots=True)
+class StepTime:
+    """Timing of one descriptor.
+
+    Attributes
+    ----------
+    compute_cycles : int
+        Cycles its engine is busy.
+    dram_cycles : int
+        Cycles its bytes take at full bandwidth.
+    cycles : int
+        Its share of the chain's time: for products at least compute and DRAM; for vector work the exposed part.
+    """
+
+    item: Descriptor
+    engine: str  # array, vector, wuve or sore
+    compute_cycles: int
+    dram_cycles: int
+    read_bytes: int
+    write_bytes: int
+    macs: int = 0
+    useful_macs: int = 0
+    cost: Cost | None = None
+    cycles: int = 0
+
+
+def time_program(program: Program, accelerator: Accelerator, options: Options) -> list[StepTime]:
+    """Time every descriptor; the result is in program order and its ``cycles`` add up to the step's time."""
+    steps = [_busy(item, accelerator, options) for item in program.descriptors]
+    chain: list[StepTime] = []
+    for step in steps:
+        if chain and step.item["chain"] != chain[0].item["chain"]:
+            _share(chain, accelerator, options)
+            chain = []
+        chain.append(step)
+    if chain:
+        _share(chain, accelerator, options)
+    return steps
+
+
+def mapping_of(item: Descriptor) -> Mapping:
+    """The mapping a product descriptor carries."""
+    return Mapping(
+        Mode(item["mode"]), Order(item["order"]), item["keep"], item["group"], item["interleave"],
+        item["m_chunk"], item["n_chunk"], item.flag(fmt.A_RESIDENT), item.flag(fmt.B_RESIDENT),
+    )  # fmt: skip
+
+
+def _busy(item: Descriptor, accelerator: Accelerator, options: Options) -> StepTime:
+    """Busy cycles and bytes of one descriptor, before overlap."""
+    if item.kind is Kind.PRODUCT:
+        work, mapping = work_of(item, accelerator), mapping_of(item)
+        found = cost(accelerator, work, mapping, tile_overlap=options.tile_overlap)
+        block = item["block"]
+        k = work.kc * (1 if work.transposed else work.taps)
+        macs = work.m * work.n * work.count * k // block
+        useful = macs if block > 1 else macs * mapping.keep // mapping.group
+        dram = accelerator.dram_cycles(found.read_bytes + found.write_bytes)
+        return StepTime(
+            item, "array", found.compute_cycles, dram, found.read_bytes, found.write_bytes, macs, useful, found
+        )
+    if item.kind is Kind.VECTOR:
+        read, write, engine = item["read_bytes"], item["write_bytes"], "vector"
+        busy = -(-item["lane_cycles"] // accelerator.vector_lanes)
+        if options.dram_overlap is False and "statistics" in functions_of(item["functions"]):
+            read += 2 * item["lane_cycles"]  # dY no longer comes from the product beside it
+    elif item.kind is Kind.UPDATE:
+        read, write, busy = _update(item, accelerator)
+        engine = "wuve"
+    else:
+        elements = item["out_channels"] * item["in_channels"]
+        groups = item["out_channels"]
+        keep = item["ff_keep"] or item["bp_keep"]
+        group = item["ff_group"] or item["bp_group"]
+        gradient = item.flag(fmt.SWAPPED)  # its compressed copy goes through memory; weights go straight in
+        read = 2 * elements if gradient else 0
+        write = groups * Sparsity(keep, group).group_bytes if gradient else 0
+        busy, engine = -(-groups // accelerator.sore_lanes), "sore"
+    return StepTime(item, engine, busy, accelerator.dram_cycles(read + write), read, write)
+
+
+def _update(item: Descriptor, accelerator: Accelerator) -> tuple[int, int, int]:
+    """(read bytes, write bytes, cycles) of WUVE and SORE: reads g (on chip), w32, v32; writes w32, v32 and copies."""
+    weights = item["out_channels"] * item["taps"] * item["in_channels"]
+    write = 8 * weights + (2 * weights if item.flag(fmt.OUT_FP32) else 0)
+    groups = 0
+    for stage in ("ff", "bp"):
+        keep, group = item[f"{stage}_keep"], item[f"{stage}_group"]
+        if keep:
+            number = weights // group
+            groups += number
+            write += number * Sparsity(keep, group).group_bytes
+    busy = max(-(-weights // accelerator.wuve_lanes), -(-groups // accelerator.sore_lanes))
+    return 8 * weights, write, busy
+
+
+def _share(chain: list[StepTime], accelerator: Accelerator, options: Options) -> None:
+    """Fill in ``cycles`` of a chain's steps."""
+    if not options.dram_overlap:
+        for step in chain:
+            step.cycles = step.compute_cycles + step.dram_cycles
+        return
+    others = [step for step in chain if step.cost is None]
+    base = 0
+    for step in chain:
+        if step.cost is not None:
+            busy = max(step.compute_cycles, step.dram_cycles) + step.cost.fill_cycles
+            step.cycles = min(busy, step.compute_cycles + step.dram_cycles)
+            base += step.cycles
+    busy_by_engine = [
+        sum(step.compute_cycles for step in others if step.engine == engine) for engine in ("vector", "wuve", "sore")
+    ]
+    dram = accelerator.dram_cycles(sum(step.read_bytes + step.write_bytes for step in chain))
+    exposed = max(base, dram, *busy_by_engine) - base
+    weights = [max(step.compute_cycles, step.dram_cycles) for step in others]
+    for step, weight in zip(others, weights, strict=True):
+        total = sum(weights)
+        step.cycles = exposed * weight // total if total else 0
+    if others:
+        others[-1].cycles += exposed - sum(step.cycles for step in others)
+
+
+def energy_pj(step: StepTime, accelerator: Accelerator) -> float:
+    """Energy of a step, model: per-event coefficients of the accelerator file plus static power over its cycles."""
+    traffic = step.read_bytes + step.write_bytes
+    events = step.useful_macs * accelerator.mac_pj + traffic * accelerator.dram_pj_per_byte
+    events += traffic * accelerator.buffer_pj_per_byte
+    if step.item.kind is Kind.VECTOR:
+        events += step.item["lane_cycles"] * accelerator.vector_pj
+    elif step.item.kind is Kind.UPDATE:
+        weights = step.item["out_channels"] * step.item["taps"] * step.item["in_channels"]
+        events += weights * accelerator.vector_pj
+    seconds = step.cycles / accelerator.clock_hz
+    return events + seconds * accelerator.static_watt * 1e12
+
+
+def stage_name(step: StepTime) -> str:
+    """ff, bp or wu for products; vector for everything else."""
+    return Stage(step.item["stage"]).name.lower() if step.engine == "array" else "vector"
