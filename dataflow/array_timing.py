@@ -89,9 +89,11 @@ def ws_period(shape: ArrayShape, keep: int, m: int) -> int:
     """Cycles of one WS weight tile that streams m rows.
 
     m*N issue slots, or the R*N cycles of the next tile's weight load, or La+2 so that the output buffer has the
-    previous k-tile's sums (one cycle to write, one to read).
+    previous k-tile's sums (one cycle to write, one to read), rounded up to whole rows of N slots: a tile that
+    started elsewhere in that rhythm would meet the previous tile's sums in the foot adder.
     """
-    return max(m * keep, shape.rows * keep, shape.adder_latency + 2)
+    turnaround = -(-(shape.adder_latency + 2) // keep) * keep
+    return max(m * keep, shape.rows * keep, turnaround)
 
 
 def ws_cycles(shape: ArrayShape, keep: int, runs: Sequence[tuple[int, int]]) -> int:

@@ -194,8 +194,13 @@ def update_products(layer: Layer, batch: int, max_group: int) -> list[Product]:
         return [_attention(layer, Stage.WU, batch, part) for part in ("dv", "dk")]
     if layer.op == "linear":
         rows = batch * layer.tokens
-        item = _linear(layer, Stage.WU, layer.ic, layer.oc, rows, DENSE)
-        return [replace(item, transposed=True, weights_are_b=False, out_fp32=True, a_bytes=rows * layer.ic * 2)]
+        feature_map = Axis(rows, rows, target_size=rows)
+        return [
+            Product(
+                layer, Stage.WU, layer.ic, layer.oc, rows, DENSE, rows * layer.ic * BYTES16, feature_map,
+                channels=layer.ic, transposed=True, weights_are_b=False, out_fp32=True,
+            )
+        ]  # fmt: skip
     y, x = _forward_axes(layer)
     pixels = batch * layer.oh * layer.ow
     ic, oc, count, block = layer.ic // layer.groups, layer.oc // layer.groups, layer.groups, 1

@@ -1,0 +1,100 @@
+"""Terminal tables of results, as rich renderables; printing is the caller's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from ..simulator.result import RunResult
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """Three significant digits with an SI prefix: 1.23 G."""
+    for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def merge_stage_rows(rows: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
+    """One row a layer and stage: phases and attention parts added up, the first one's sizes shown with ``parts``."""
+    merged: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["layer"], row["stage"], row["op"] if row["stage"] == "vector" else ""
+        if key not in merged:
+            merged[key] = dict(row) | {"parts": 1}
+            continue
+        into = merged[key]
+        into["parts"] += 1
+        for name in ("cycles", "compute_cycles", "stall_cycles", "macs", "useful_macs", "dram_read_bytes", "dram_write_bytes"):
+            into[name] += row[name]
+    return list(merged.values())
+
+
+def layer_table(result: RunResult, processing_elements: int) -> Table:
+    """The main table: a line a layer and stage, vector work that costs time included."""
+    meta = result.meta
+    title = f"{meta['workload']} on {meta['accelerator']}: {meta['method']} {meta['sparsity']}, batch {meta['batch']}, {meta['mode']}"
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name in ("layer", "stage", "m x n x k", "pattern", "flow"):
+        table.add_column(name, no_wrap=True)
+    for name in ("cycles", "stall", "util", "DRAM"):
+        table.add_column(name, justify="right", no_wrap=True)
+    previous = ""
+    for row in merge_stage_rows(result.layers):
+        vector = row["stage"] == "vector"
+        if vector and not row["cycles"]:
+            continue
+        size = f"{row['m']} elements" if vector else f"{row['m']}x{row['n']}x{row['k']}"
+        if row["groups"] > 1:
+            size += f" x{row['groups']}"
+        if row["parts"] > 1:
+            size += f" +{row['parts'] - 1}"
+        util = row["useful_macs"] / (row["cycles"] * processing_elements) if row["cycles"] else 0.0
+        stage = row["op"] if vector else row["stage"]
+        name = "" if row["layer"] == previous else row["layer"]
+        previous = row["layer"]
+        table.add_row(
+            name, stage, size, "" if vector else row["sparsity"], row["dataflow"], quantity(row["cycles"]),
+            quantity(row["stall_cycles"]), "" if vector else f"{100 * util:.1f} %",
+            quantity(row["dram_read_bytes"] + row["dram_write_bytes"], "B"),
+        )  # fmt: skip
+    return table
+
+
+def summary_lines(result: RunResult, dram_gib: int) -> list[str]:
+    """The result in a few lines of words."""
+    totals = result.totals
+    lines = [
+        f"{totals['cycles']:,} cycles = {totals['seconds']:.4g} s; "
+        f"{totals['speedup_over_dense']:.3f}x faster than dense on the same accelerator",
+        f"utilization {100 * totals['utilization']:.1f} %; {totals['gflops_dense_equivalent']:.1f} GFLOP/s dense equivalent; "
+        f"DRAM {quantity(totals['dram_read_bytes'] + totals['dram_write_bytes'], 'B')}; "
+        f"energy {totals['energy_j']:.3g} J (model)",
+    ]
+    if "vector_exposed_cycles" in totals:
+        share = totals["vector_exposed_cycles"] / totals["cycles"]
+        hidden = sum(row["busy_cycles"] - row["compute_cycles"] for row in result.layers)
+        lines.append(
+            f"vector work: {100 * share:.2f} % of the time; {quantity(hidden)} cycles hidden behind the array"
+        )
+        dense = dense_layers(result)
+        if dense:
+            lines.append(f"left dense in every stage: {', '.join(dense)}")
+        if not totals["fits_dram"]:
+            need = totals["dram_footprint_bytes"] / 2**30
+            lines.append(f"note: needs {need:.1f} GiB of DRAM, the accelerator has {dram_gib}; split the batch")
+    return lines
+
+
+def dense_layers(result: RunResult) -> list[str]:
+    """Layers whose products are all dense although the method prunes, attention counted as one name."""
+    if result.meta["method"] == "dense":
+        return []
+    sparse = {row["layer"] for row in result.layers if row["sparsity"] != "dense"}
+    names: list[str] = []
+    for row in result.layers:
+        if row["stage"] != "vector" and row["layer"] not in sparse and row["layer"] not in names:
+            names.append(row["layer"])
+    return names if len(names) <= 8 else [*names[:7], f"and {len(names) - 7} more"]
