@@ -53,12 +53,14 @@ class Sparsity:
 
     @classmethod
     def parse(cls, text: object, where: str = "", key: str = "sparsity") -> Sparsity:
-        """Read ``"2:8"`` or ``"dense"``; anything else is an :class:`NmsatError`.
+        """Read ``"2:8"``, ``"dense"`` or ``{"keep": 2, "group": 8}``; anything else is an :class:`NmsatError`.
 
         An integer is refused with the reason: YAML 1.1 reads a bare ``2:8`` as 2*60+8 = 128.
         """
         if isinstance(text, Sparsity):
             return text
+        if isinstance(text, dict) and set(text) == {"keep", "group"}:
+            return cls(text["keep"], text["group"])
         if isinstance(text, int) and not isinstance(text, bool) and text >= 60:
             n, m = divmod(text, 60)
             hint = f'YAML reads a bare {n}:{m} as the base-60 number {text}; write "{n}:{m}" in quotes'

@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from .errors import InputFileError
+from .errors import InputFileError, NmsatError
 from .sparsity import Sparsity
 from .yaml_io import read_yaml, validate
 
@@ -18,7 +18,17 @@ FORMAT = "nmsat-workload/1"
 SIZE_LIMIT = 2**31 - 1  # every loop count of a descriptor is a 32-bit field
 
 Size = Annotated[int, Field(ge=1, le=SIZE_LIMIT)]
-Pattern = Annotated[Sparsity, BeforeValidator(lambda value: Sparsity.parse(value, key="pattern"))]
+_PATTERN_SCHEMA = {"type": "string", "pattern": "^(dense|[0-9]+:[0-9]+)$"}
+
+
+def _pattern(value: object) -> Sparsity:
+    try:
+        return Sparsity.parse(value, key="")
+    except NmsatError as error:
+        raise ValueError(str(error)) from None
+
+
+Pattern = Annotated[Sparsity, BeforeValidator(_pattern), WithJsonSchema(_PATTERN_SCHEMA)]
 Op = Literal["conv2d", "linear", "depthwise", "attention", "elementwise"]
 Function = Literal[
     "batchnorm", "layernorm", "rmsnorm", "relu", "gelu", "silu", "sigmoid", "swiglu", "add", "scale",
