@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nmsat.models.errors import NmsatError  # absolute: this file is also run as a script
+from .models.errors import NmsatError
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from nmsat import __version__
+    from . import __version__
 
     parser = _Parser(prog="nmsat", description="Simulate, schedule and verify N:M sparse training accelerators.")
     parser.add_argument("--version", action="version", version=f"nmsat {__version__}")
@@ -56,9 +56,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _verb(verbs: Any, name: str, summary: str, example: str, handler: Handler) -> argparse.ArgumentParser:
     verb = verbs.add_parser(
-        name, help=summary, description=summary, epilog=f"example: {example}",
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example: {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     verb.add_argument("-q", "--quiet", action="store_true", help="print only what was asked for by other options")
     verb.set_defaults(handler=handler)
     return verb
@@ -80,28 +83,41 @@ def _add_list(verbs: Any) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from nmsat.models import Accelerator, Workload
+    from .models import Accelerator, Workload
 
     data: dict[str, Any] = {}
     if args.what in (None, "workloads"):
         loaded = [Workload.load(name) for name in Workload.names()]
         data["workloads"] = [
-            {"name": w.name, "layers": len(w.layers), "macs": w.macs, "weights": w.weights, "description": w.description}
+            {
+                "name": w.name,
+                "layers": len(w.layers),
+                "macs": w.macs,
+                "weights": w.weights,
+                "description": w.description,
+            }
             for w in loaded
         ]
     if args.what in (None, "accelerators"):
         items = [Accelerator.load(name) for name in Accelerator.names()]
         data["accelerators"] = [
-            {"name": a.name, "rows": a.rows, "cols": a.cols, "clock_mhz": a.clock_mhz, "description": a.description}
+            {
+                "name": a.name,
+                "rows": a.rows,
+                "cols": a.cols,
+                "clock_mhz": a.clock_mhz,
+                "description": a.description,
+            }
             for a in items
         ]
     if args.json:
         _write(args.json, json.dumps(data, indent=1) + "\n")
     if not (args.json == "-" or args.quiet):
-        from nmsat.reports.tables import quantity
+        from .reports.tables import quantity
 
         for w in data.get("workloads", []):
-            print(f"{w['name']:16} {quantity(w['macs'], 'MAC'):>10} {quantity(w['weights']):>7} weights  {w['description']}")
+            size = f"{quantity(w['macs'], 'MAC'):>10} {quantity(w['weights']):>7} weights"
+            print(f"{w['name']:16} {size}  {w['description']}")
         for a in data.get("accelerators", []):
             print(f"{a['name']:16} {a['description']}")
     return 0
@@ -111,7 +127,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _add_run_options(verb: argparse.ArgumentParser) -> None:
-    from nmsat.models.methods import METHODS
+    from .models.methods import METHODS
 
     verb.add_argument("workload", metavar="WORKLOAD", help="zoo name, workload .yaml or SCALE-Sim .csv")
     verb.add_argument("-a", "--accelerator", default="sat", metavar="ACCEL", help="name or YAML file (default: sat)")
@@ -119,73 +135,115 @@ def _add_run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--sparsity", default="2:8", metavar="N:M", help="pattern, or dense (default: 2:8)")
     verb.add_argument("--batch", type=_positive, metavar="B", help="default: 512; 1 under scalesim")
     verb.add_argument("--mode", choices=("train", "infer"), default="train", help="default: train")
-    verb.add_argument("--dataflow", choices=("auto", "os", "ws", "is"), default="auto", help="default: auto; is only under scalesim")
-    verb.add_argument("--overlap", choices=("full", "none"), default="full", help="none: memory, vector work and tiles are serial")
     verb.add_argument(
-        "--interleave", action=argparse.BooleanOptionalAction, default=True, help="hide the adder's latency behind independent sums"
+        "--dataflow",
+        choices=("auto", "os", "ws", "is"),
+        default="auto",
+        help="default: auto; is only under scalesim",
     )
     verb.add_argument(
-        "--pregenerate", action=argparse.BooleanOptionalAction, default=True, help="prune weights once, at their update"
+        "--overlap",
+        choices=("full", "none"),
+        default="full",
+        help="none: memory, vector work and tiles are serial",
+    )
+    verb.add_argument(
+        "--interleave",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="hide the adder's latency behind independent sums",
+    )
+    verb.add_argument(
+        "--pregenerate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="prune weights once, at their update",
     )
 
 
 def _add_run(verbs: Any) -> None:
-    verb = _verb(verbs, "run", "simulate a training step or an inference", "nmsat run resnet18 --sparsity 2:8 --csv rows.csv", _run)
+    verb = _verb(
+        verbs,
+        "run",
+        "simulate a training step or an inference",
+        "nmsat run resnet18 --sparsity 2:8 --csv rows.csv",
+        _run,
+    )
     _add_run_options(verb)
-    verb.add_argument("--semantics", choices=("nmsat", "scalesim"), default="nmsat", help="scalesim: that tool's printed cycles, dense forward only")
+    verb.add_argument(
+        "--semantics",
+        choices=("nmsat", "scalesim"),
+        default="nmsat",
+        help="scalesim: that tool's printed cycles, dense forward only",
+    )
     verb.add_argument("--csv", metavar="FILE", help="write the rows as CSV")
     verb.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
     verb.add_argument("--trace", metavar="FILE", help="write the schedule as a Chrome/Perfetto trace")
 
 
 def _options(args: argparse.Namespace) -> Any:
-    from nmsat.dataflow import Options
+    from .dataflow import Options
 
     if args.dataflow == "is":
         raise NmsatError.rule("", "--dataflow", "auto, os or ws", "is", "is exists under --semantics scalesim only")
     full = args.overlap == "full"
     return Options(
-        dataflow=args.dataflow, interleave=args.interleave, tile_overlap=full, dram_overlap=full,
-        pregenerate=args.pregenerate, forward_on_chip=full,
-    )  # fmt: skip
+        dataflow=args.dataflow,
+        interleave=args.interleave,
+        tile_overlap=full,
+        dram_overlap=full,
+        pregenerate=args.pregenerate,
+        forward_on_chip=full,
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
     _check_outputs(args.csv, args.json, args.trace)
-    from nmsat.models import Accelerator, Workload
+    from .models import Accelerator, Workload
 
     workload, accelerator = Workload.load(args.workload), Accelerator.load(args.accelerator)
     if args.semantics == "scalesim":
-        from nmsat.simulator.scalesim import simulate_scalesim
+        from .simulator.scalesim import simulate_scalesim
 
         if args.trace:
             raise NmsatError.rule("", "--trace", "left out under --semantics scalesim", args.trace)
         dataflow = "os" if args.dataflow == "auto" else args.dataflow
         result = simulate_scalesim(workload, accelerator, dataflow=dataflow, batch=args.batch or 1)
     else:
-        from nmsat.simulator import simulate
+        from .simulator import simulate
 
         result = simulate(
-            workload, accelerator, method=args.method, sparsity=args.sparsity, batch=args.batch or 512, mode=args.mode,
+            workload,
+            accelerator,
+            method=args.method,
+            sparsity=args.sparsity,
+            batch=args.batch or 512,
+            mode=args.mode,
             options=_options(args),
-        )  # fmt: skip
+        )
     if args.csv:
         _write(args.csv, result.to_csv())
     if args.json:
         _write(args.json, result.to_json())
     if args.trace:
-        from nmsat.reports.trace import chrome_trace
+        from .reports.trace import chrome_trace
 
         _write(args.trace, chrome_trace(result, accelerator.clock_mhz))
     if not (args.quiet or "-" in (args.json, args.csv)):
-        from nmsat.reports.tables import layer_table, summary_lines
+        from .reports.tables import layer_table, summary_lines
 
         _show(layer_table(result, accelerator.processing_elements), *summary_lines(result, accelerator.dram_gib))
     return 0
 
 
 def _add_schedule(verbs: Any) -> None:
-    verb = _verb(verbs, "schedule", "compile to the program", "nmsat schedule digits-mlp -a sat_4x4 --batch 16 -o program.bin", _schedule)
+    verb = _verb(
+        verbs,
+        "schedule",
+        "compile to the program",
+        "nmsat schedule digits-mlp -a sat_4x4 --batch 16 -o program.bin",
+        _schedule,
+    )
     _add_run_options(verb)
     verb.add_argument("--layer", metavar="L", help="only this layer's descriptors")
     verb.add_argument("-o", "--output", metavar="FILE", help="program.json (readable) or program.bin (encoded)")
@@ -194,14 +252,19 @@ def _add_schedule(verbs: Any) -> None:
 
 def _schedule(args: argparse.Namespace) -> int:
     _check_outputs(args.output, args.json)
-    from nmsat.dataflow import compile_program
-    from nmsat.models import Accelerator, Workload
+    from .dataflow import compile_program
+    from .models import Accelerator, Workload
 
     workload, accelerator = Workload.load(args.workload), Accelerator.load(args.accelerator)
     program = compile_program(
-        workload, accelerator, method=args.method, sparsity=args.sparsity, batch=args.batch or 512, mode=args.mode,
+        workload,
+        accelerator,
+        method=args.method,
+        sparsity=args.sparsity,
+        batch=args.batch or 512,
+        mode=args.mode,
         options=_options(args),
-    )  # fmt: skip
+    )
     readable = program.readable()
     if args.layer is not None:
         if args.layer not in program.layers:
@@ -227,12 +290,20 @@ def _schedule(args: argparse.Namespace) -> int:
 
 
 def _add_report(verbs: Any) -> None:
-    verb = _verb(verbs, "report", "regenerate the comparison of methods, patterns and overheads", "nmsat report --study out/", _report)
-    verb.add_argument("--study", metavar="DIR", required=True, help="folder for study.csv, study.md and speedup.svg/.png")
+    verb = _verb(
+        verbs,
+        "report",
+        "regenerate the comparison of methods, patterns and overheads",
+        "nmsat report --study out/",
+        _report,
+    )
+    verb.add_argument(
+        "--study", metavar="DIR", required=True, help="folder for study.csv, study.md and speedup.svg/.png"
+    )
 
 
 def _report(args: argparse.Namespace) -> int:
-    from nmsat.reports.study import write_study
+    from .reports.study import write_study
 
     folder = Path(args.study)
     if folder.exists() and not folder.is_dir():

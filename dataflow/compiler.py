@@ -252,17 +252,46 @@ class _Assembler:
                 raise NmsatError.rule(where, name, f"at most {SIZE_LIMIT}", value, hint)
         dense_b = item.pattern.is_dense
         base = descriptor(
-            Kind.PRODUCT, **head, stage=item.stage, flags=flags, m=item.m, n=item.n, kc=item.kc,
-            taps_y=y.taps, taps_x=x.taps, count=item.count, keep=item.pattern.keep, group=item.pattern.group, block=item.block,
-            images=item.images, in_h=y.size, in_w=x.size, in_c=item.channels, out_h=y.out, out_w=x.out,
-            step_y=y.step, step_x=x.step, tap_step_y=y.tap_step, tap_step_x=x.tap_step,
-            origin_y=y.origin, origin_x=x.origin, b_first_y=y.first_tap, b_first_x=x.first_tap,
-            b_step_y=y.tap_stride, b_step_x=x.tap_stride, b_taps_x=layer.kw,
+            Kind.PRODUCT,
+            **head,
+            stage=item.stage,
+            flags=flags,
+            m=item.m,
+            n=item.n,
+            kc=item.kc,
+            taps_y=y.taps,
+            taps_x=x.taps,
+            count=item.count,
+            keep=item.pattern.keep,
+            group=item.pattern.group,
+            block=item.block,
+            images=item.images,
+            in_h=y.size,
+            in_w=x.size,
+            in_c=item.channels,
+            out_h=y.out,
+            out_w=x.out,
+            step_y=y.step,
+            step_x=x.step,
+            tap_step_y=y.tap_step,
+            tap_step_x=x.tap_step,
+            origin_y=y.origin,
+            origin_x=x.origin,
+            b_first_y=y.first_tap,
+            b_first_x=x.first_tap,
+            b_step_y=y.tap_stride,
+            b_step_x=x.tap_stride,
+            b_taps_x=layer.kw,
             b_stride_k=1 if item.weights_are_b or not dense_b else item.n,
             b_stride_n=(layer.kh * layer.kw if item.weights_are_b else 1) * item.kc if item.weights_are_b else 1,
-            c_first_y=y.target_first, c_first_x=x.target_first, c_step_y=y.target_step, c_step_x=x.target_step,
-            c_h=y.target_size, c_w=x.target_size, **addresses,
-        )  # fmt: skip
+            c_first_y=y.target_first,
+            c_first_x=x.target_first,
+            c_step_y=y.target_step,
+            c_step_x=x.target_step,
+            c_h=y.target_size,
+            c_w=x.target_size,
+            **addresses,
+        )
         work = work_of(base, self.accelerator)
         mapping, _ = best_mapping(self.accelerator, work, self.options)
         return _with_mapping(base, mapping)
@@ -274,10 +303,13 @@ class _Assembler:
             t, d = layer.tokens, layer.head_dim
             size = item.count * t
             names = {
-                "qk": (("q", d), ("k", d), ("scores", t)), "av": (("scores", t), ("v", d), ("y", d)),
-                "d_scores": (("dy", d), ("v", d), ("dscores", t)), "dq": (("dscores", t), ("k", d), ("dq", d)),
-                "dv": (("scores", t), ("dy", d), ("dv", d)), "dk": (("dscores", t), ("q", d), ("dk", d)),
-            }[item.part]  # fmt: skip
+                "qk": (("q", d), ("k", d), ("scores", t)),
+                "av": (("scores", t), ("v", d), ("y", d)),
+                "d_scores": (("dy", d), ("v", d), ("dscores", t)),
+                "dq": (("dscores", t), ("k", d), ("dq", d)),
+                "dv": (("scores", t), ("dy", d), ("dv", d)),
+                "dk": (("dscores", t), ("q", d), ("dk", d)),
+            }[item.part]
             a, b, c = (self._place(f"{layer.name}.{name}", "float16", (size, width)) for name, width in names)
             return {"a_address": a, "b_address": b, "c_address": c}
         if stage is Stage.WU:
@@ -294,17 +326,27 @@ class _Assembler:
             a = self._activation(layer, source)
             b, i = self._weights(layer, stage, lowering.DENSE if item.block > 1 else item.pattern)
         return {
-            "a_address": a, "b_address": b, "index_address": i, "c_address": self._activation(layer, target),
-        }  # fmt: skip
+            "a_address": a,
+            "b_address": b,
+            "index_address": i,
+            "c_address": self._activation(layer, target),
+        }
 
     def _vector(self, item: VectorPass, head: dict[str, int]) -> Descriptor:
         bits = sum(1 << program.FUNCTIONS.index(name) for name in set(item.functions))
         role = "y" if item.stage is Stage.FF else "dx"
         target = self._place(f"{item.layer.name}.{role}", "float16", (item.elements,))
         return descriptor(
-            Kind.VECTOR, **head, stage=item.stage, elements=item.elements, lane_cycles=item.lane_cycles,
-            read_bytes=item.read_bytes, write_bytes=item.write_bytes, functions=bits, target_address=target,
-        )  # fmt: skip
+            Kind.VECTOR,
+            **head,
+            stage=item.stage,
+            elements=item.elements,
+            lane_cycles=item.lane_cycles,
+            read_bytes=item.read_bytes,
+            write_bytes=item.write_bytes,
+            functions=bits,
+            target_address=target,
+        )
 
     def _update(self, item: Update, head: dict[str, int]) -> Descriptor:
         layer, taps = item.layer, item.layer.kh * item.layer.kw
@@ -326,27 +368,44 @@ class _Assembler:
         fields["gradient_address"] = self._place(f"{layer.name}.g", "float32", (layer.weight_elements,), 4)
         flags = program.KEEP_ON_CHIP | (program.OUT_FP32 if dense_copy else 0)
         return descriptor(
-            Kind.UPDATE, **head, stage=Stage.WU, flags=flags, out_channels=layer.oc, taps=taps,
-            in_channels=layer.ic // layer.groups, **fields,
-        )  # fmt: skip
+            Kind.UPDATE,
+            **head,
+            stage=Stage.WU,
+            flags=flags,
+            out_channels=layer.oc,
+            taps=taps,
+            in_channels=layer.ic // layer.groups,
+            **fields,
+        )
 
     def _prune(self, item: Prune, head: dict[str, int]) -> Descriptor:
         layer = item.layer
         side = item.stage.name.lower()
         weights = item.elements == layer.weight_elements and self.batch * layer.out_elements != item.elements
         return descriptor(
-            Kind.PRUNE, **head, stage=item.stage, out_channels=item.elements // item.pattern.group, taps=1,
-            in_channels=item.pattern.group, flags=0 if weights else program.SWAPPED,
+            Kind.PRUNE,
+            **head,
+            stage=item.stage,
+            out_channels=item.elements // item.pattern.group,
+            taps=1,
+            in_channels=item.pattern.group,
+            flags=0 if weights else program.SWAPPED,
             **{f"{side}_keep": item.pattern.keep, f"{side}_group": item.pattern.group},
-        )  # fmt: skip
+        )
 
 
 def _with_mapping(base: Descriptor, mapping: Mapping) -> Descriptor:
     flags = base["flags"] | program.A_RESIDENT * mapping.a_resident | program.B_RESIDENT * mapping.b_resident
     chosen = {
-        "mode": int(mapping.mode), "order": int(mapping.order), "keep": mapping.keep, "group": mapping.group,
-        "interleave": mapping.interleave, "m_chunk": mapping.m_chunk, "n_chunk": mapping.n_chunk, "flags": flags,
-    }  # fmt: skip
+        "mode": int(mapping.mode),
+        "order": int(mapping.order),
+        "keep": mapping.keep,
+        "group": mapping.group,
+        "interleave": mapping.interleave,
+        "m_chunk": mapping.m_chunk,
+        "n_chunk": mapping.n_chunk,
+        "flags": flags,
+    }
     return Descriptor(base.kind, base.fields | chosen)
 
 
@@ -367,7 +426,17 @@ def work_of(item: Descriptor, accelerator: Accelerator) -> Work:
         halo = 2 * max(item["taps_y"] - item["step_y"], 0) * item["in_w"] * item["in_c"]
     c_bytes = item["m"] * item["n"] * item["count"] * (4 if item.flag(program.OUT_FP32) else 2)
     return Work(
-        item["m"], item["n"], item["kc"], taps_all, item["count"], pattern, transposed, a_bytes, halo, b_elements,
-        pattern.is_dense or item.flag(program.ONLINE_PRUNE), 0 if item.flag(program.KEEP_ON_CHIP) else c_bytes,
+        item["m"],
+        item["n"],
+        item["kc"],
+        taps_all,
+        item["count"],
+        pattern,
+        transposed,
+        a_bytes,
+        halo,
+        b_elements,
+        pattern.is_dense or item.flag(program.ONLINE_PRUNE),
+        0 if item.flag(program.KEEP_ON_CHIP) else c_bytes,
         item.flag(program.FORWARDED_A),
-    )  # fmt: skip
+    )

@@ -197,10 +197,20 @@ def update_products(layer: Layer, batch: int, max_group: int) -> list[Product]:
         feature_map = Axis(rows, rows, target_size=rows)
         return [
             Product(
-                layer, Stage.WU, layer.ic, layer.oc, rows, DENSE, rows * layer.ic * BYTES16, feature_map,
-                channels=layer.ic, transposed=True, weights_are_b=False, out_fp32=True,
+                layer,
+                Stage.WU,
+                layer.ic,
+                layer.oc,
+                rows,
+                DENSE,
+                rows * layer.ic * BYTES16,
+                feature_map,
+                channels=layer.ic,
+                transposed=True,
+                weights_are_b=False,
+                out_fp32=True,
             )
-        ]  # fmt: skip
+        ]
     y, x = _forward_axes(layer)
     pixels = batch * layer.oh * layer.ow
     ic, oc, count, block = layer.ic // layer.groups, layer.oc // layer.groups, layer.groups, 1
@@ -209,10 +219,24 @@ def update_products(layer: Layer, batch: int, max_group: int) -> list[Product]:
         count = layer.ic // block
     return [
         Product(
-            layer, Stage.WU, layer.kh * layer.kw * ic, oc, pixels, DENSE, batch * layer.h * layer.w * layer.ic * 2,
-            y, x, count, batch, ic, transposed=True, weights_are_b=False, out_fp32=True, block=block,
+            layer,
+            Stage.WU,
+            layer.kh * layer.kw * ic,
+            oc,
+            pixels,
+            DENSE,
+            batch * layer.h * layer.w * layer.ic * 2,
+            y,
+            x,
+            count,
+            batch,
+            ic,
+            transposed=True,
+            weights_are_b=False,
+            out_fp32=True,
+            block=block,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _linear(layer: Layer, stage: Stage, m: int, n: int, k: int, pattern: Sparsity) -> Product:
@@ -220,9 +244,7 @@ def _linear(layer: Layer, stage: Stage, m: int, n: int, k: int, pattern: Sparsit
     return Product(layer, stage, m, n, k, pattern, m * k * BYTES16, rows, Axis(), channels=k)
 
 
-def _conv(
-    layer: Layer, stage: Stage, batch: int, kc: int, n: int, y: Axis, x: Axis, pattern: Sparsity
-) -> Product:
+def _conv(layer: Layer, stage: Stage, batch: int, kc: int, n: int, y: Axis, x: Axis, pattern: Sparsity) -> Product:
     a_bytes = batch * y.size * x.size * kc * layer.groups * BYTES16
     m = batch * y.out * x.out
     return Product(layer, stage, m, n, kc, pattern, a_bytes, y, x, layer.groups, batch, kc)
@@ -251,9 +273,20 @@ def _attention(layer: Layer, stage: Stage, batch: int, part: str) -> Product:
     count = batch * layer.heads
     rows = Axis(t, t, target_size=t)
     return Product(
-        layer, stage, m, n, k, DENSE, count * m * k * BYTES16, rows, Axis(), count,
-        channels=k, weights_are_b=False, part=part,
-    )  # fmt: skip
+        layer,
+        stage,
+        m,
+        n,
+        k,
+        DENSE,
+        count * m * k * BYTES16,
+        rows,
+        Axis(),
+        count,
+        channels=k,
+        weights_are_b=False,
+        part=part,
+    )
 
 
 def _swap(item: Product) -> Product:
@@ -285,7 +318,9 @@ def vector_pass(layers: list[Layer], batch: int, stage: Stage, *, train: bool, f
     return VectorPass(last, stage, functions, elements, slots, read, write)
 
 
-def backward_passes(layers: list[Layer], batch: int, *, fused_relu: bool) -> tuple[VectorPass | None, VectorPass | None]:
+def backward_passes(
+    layers: list[Layer], batch: int, *, fused_relu: bool
+) -> tuple[VectorPass | None, VectorPass | None]:
     """Backward of a fused group: (reduction or None, application or None).
 
     Batch normalisation reduces dY and dY*x over the batch first: the reduction reads the saved activation and

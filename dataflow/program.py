@@ -19,9 +19,7 @@ from ..models.errors import InputFileError
 DESCRIPTOR_BYTES = 256
 MAGIC = b"NMSATPRG"
 VERSION = 1
-_HEADER = np.dtype(
-    [("magic", "S8"), ("version", "<u4"), ("count", "<u4"), ("symbol_bytes", "<u4"), ("crc32", "<u4")]
-)
+_HEADER = np.dtype([("magic", "S8"), ("version", "<u4"), ("count", "<u4"), ("symbol_bytes", "<u4"), ("crc32", "<u4")])
 
 
 class Kind(IntEnum):
@@ -68,7 +66,7 @@ KEEP_ON_CHIP = 128  # the result is consumed by the update that follows in the c
 ONLINE_PRUNE = 256  # B is read dense and pruned by the SORE lanes on its way in
 OUT_FP32 = 512  # results leave as binary32, else binary16
 
-HEAD: list[tuple[str, str]] = [
+HEAD: list[tuple[Any, ...]] = [
     ("kind", "u1"),
     ("stage", "u1"),
     ("flags", "<u2"),
@@ -76,26 +74,62 @@ HEAD: list[tuple[str, str]] = [
     ("chain", "<u4"),  # descriptors of one chain run concurrently, tile by tile
     ("reserved", "<u4"),
 ]
-PRODUCT: list[tuple[str, str]] = [
+PRODUCT: list[tuple[Any, ...]] = [
     # C[m, n] = sum_k A[m, k] B[k, n], k = taps * kc, repeated `count` times at the repeat strides;
     # block > 1: depthwise, `block` channels computed together of which only the diagonal is wanted
-    ("m", "<u4"), ("n", "<u4"), ("kc", "<u4"), ("taps_y", "<u2"), ("taps_x", "<u2"), ("count", "<u4"),
-    ("mode", "u1"), ("order", "u1"), ("keep", "u1"), ("group", "u1"), ("interleave", "u1"), ("block", "u1"), ("_pad", "u1", (2,)),
-    ("m_chunk", "<u4"), ("n_chunk", "<u4"),
+    ("m", "<u4"),
+    ("n", "<u4"),
+    ("kc", "<u4"),
+    ("taps_y", "<u2"),
+    ("taps_x", "<u2"),
+    ("count", "<u4"),
+    ("mode", "u1"),
+    ("order", "u1"),
+    ("keep", "u1"),
+    ("group", "u1"),
+    ("interleave", "u1"),
+    ("block", "u1"),
+    ("_pad", "u1", (2,)),
+    ("m_chunk", "<u4"),
+    ("n_chunk", "<u4"),
     # implicit im2col: input row of output row y and tap t is y*step_y + t*tap_step_y + origin_y
-    ("images", "<u4"), ("in_h", "<u4"), ("in_w", "<u4"), ("in_c", "<u4"), ("out_h", "<u4"), ("out_w", "<u4"),
-    ("step_y", "<i2"), ("step_x", "<i2"), ("tap_step_y", "<i2"), ("tap_step_x", "<i2"),
-    ("origin_y", "<i4"), ("origin_x", "<i4"),
+    ("images", "<u4"),
+    ("in_h", "<u4"),
+    ("in_w", "<u4"),
+    ("in_c", "<u4"),
+    ("out_h", "<u4"),
+    ("out_w", "<u4"),
+    ("step_y", "<i2"),
+    ("step_x", "<i2"),
+    ("tap_step_y", "<i2"),
+    ("tap_step_x", "<i2"),
+    ("origin_y", "<i4"),
+    ("origin_x", "<i4"),
     # weight taps: stored tap index = first + t * step; a tap is b_tap_groups groups apart
-    ("b_first_y", "<u2"), ("b_first_x", "<u2"), ("b_step_y", "<u2"), ("b_step_x", "<u2"),
-    ("b_taps_x", "<u4"), ("b_stride_k", "<u4"), ("b_stride_n", "<u4"),
+    ("b_first_y", "<u2"),
+    ("b_first_x", "<u2"),
+    ("b_step_y", "<u2"),
+    ("b_step_x", "<u2"),
+    ("b_taps_x", "<u4"),
+    ("b_stride_k", "<u4"),
+    ("b_stride_n", "<u4"),
     # output pixel = q * step + first, in a plane of c_h x c_w pixels
-    ("c_first_y", "<u2"), ("c_first_x", "<u2"), ("c_step_y", "<u2"), ("c_step_x", "<u2"),
-    ("c_h", "<u4"), ("c_w", "<u4"),
-    ("a_address", "<u8"), ("b_address", "<u8"), ("index_address", "<u8"), ("c_address", "<u8"),
-    ("mask_address", "<u8"), ("a_repeat", "<u8"), ("b_repeat", "<u8"), ("c_repeat", "<u8"),
-]  # fmt: skip
-VECTOR: list[tuple[str, str]] = [
+    ("c_first_y", "<u2"),
+    ("c_first_x", "<u2"),
+    ("c_step_y", "<u2"),
+    ("c_step_x", "<u2"),
+    ("c_h", "<u4"),
+    ("c_w", "<u4"),
+    ("a_address", "<u8"),
+    ("b_address", "<u8"),
+    ("index_address", "<u8"),
+    ("c_address", "<u8"),
+    ("mask_address", "<u8"),
+    ("a_repeat", "<u8"),
+    ("b_repeat", "<u8"),
+    ("c_repeat", "<u8"),
+]
+VECTOR: list[tuple[Any, ...]] = [
     ("elements", "<u8"),  # results
     ("lane_cycles", "<u8"),  # element slots the vector lanes spend
     ("read_bytes", "<u8"),
@@ -107,7 +141,7 @@ VECTOR: list[tuple[str, str]] = [
     ("target_address", "<u8"),
     ("mask_address", "<u8"),
 ]
-UPDATE: list[tuple[str, str]] = [
+UPDATE: list[tuple[Any, ...]] = [
     ("out_channels", "<u4"),
     ("taps", "<u4"),
     ("in_channels", "<u4"),
@@ -125,9 +159,23 @@ UPDATE: list[tuple[str, str]] = [
     ("gradient_address", "<u8"),
 ]
 FUNCTIONS = (
-    "batchnorm", "layernorm", "rmsnorm", "relu", "gelu", "silu", "sigmoid", "swiglu", "add", "scale",
-    "maxpool", "avgpool", "softmax", "cross_entropy", "statistics", "zero",
-)  # fmt: skip
+    "batchnorm",
+    "layernorm",
+    "rmsnorm",
+    "relu",
+    "gelu",
+    "silu",
+    "sigmoid",
+    "swiglu",
+    "add",
+    "scale",
+    "maxpool",
+    "avgpool",
+    "softmax",
+    "cross_entropy",
+    "statistics",
+    "zero",
+)
 
 
 def _dtype(body: list[Any]) -> np.dtype[Any]:
@@ -259,7 +307,13 @@ class Program:
             "format": "nmsat-program/1",
             "meta": self.meta,
             "tensors": [
-                {"name": t.name, "address": hex(t.address), "bytes": t.bytes, "dtype": t.dtype, "shape": t.shape}
+                {
+                    "name": t.name,
+                    "address": hex(t.address),
+                    "bytes": t.bytes,
+                    "dtype": t.dtype,
+                    "shape": t.shape,
+                }
                 for t in self.tensors
             ],
             "descriptors": [self._readable_one(item) for item in self.descriptors],

@@ -102,7 +102,10 @@ class Cost:
 def array_shape(accelerator: Accelerator) -> ArrayShape:
     """The accelerator's array as its timing sees it."""
     return ArrayShape(
-        accelerator.rows, accelerator.cols, accelerator.adder_latency_cycles, accelerator.multiplier_latency_cycles
+        accelerator.rows,
+        accelerator.cols,
+        accelerator.adder_latency_cycles,
+        accelerator.multiplier_latency_cycles,
     )
 
 
@@ -149,14 +152,16 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
     else:
         per_chunk = col_tiles * -(-groups // shape.rows)
         full, rest = divmod(work.m, mapping.m_chunk)
-        runs = [(full * per_chunk * work.count, mapping.m_chunk), (per_chunk * work.count if rest else 0, rest)]
+        runs = [
+            (full * per_chunk * work.count, mapping.m_chunk),
+            (per_chunk * work.count if rest else 0, rest),
+        ]
         tiles = sum(number for number, _ in runs)
         ws_form = timing.ws_cycles if tile_overlap else timing.ws_cycles_serial
         compute = ws_form(shape, keep, runs)
     compute += accelerator.slr_hop_cycles
-    if not mapping.a_resident:
-        a_reads = col_tiles
-    else:
+    a_reads = col_tiles
+    if mapping.a_resident:
         a_reads = 1 if mapping.order is Order.MN or chunks_m == 1 else chunks_n
     b_reads = 1 if mapping.b_resident else chunks_m
     a_read = a_pass_bytes(work, chunks_m) * a_reads
@@ -209,7 +214,9 @@ def _no_tile(accelerator: Accelerator, work: Work) -> UnschedulableError:
     return UnschedulableError(f"accelerator {accelerator.name!r}: buffers hold no tile under these options")
 
 
-def _minimum_bytes(accelerator: Accelerator, mode: Mode, keep: int, group: int, interleave: int) -> tuple[int, int, int]:
+def _minimum_bytes(
+    accelerator: Accelerator, mode: Mode, keep: int, group: int, interleave: int
+) -> tuple[int, int, int]:
     """Bytes of one tile step's operands in a bank: (W2E, N2S, output)."""
     rows = accelerator.rows * (interleave if mode is Mode.OS else 1)
     weights = accelerator.cols * (keep if mode is Mode.OS else keep * accelerator.rows)
@@ -241,9 +248,7 @@ def candidates(accelerator: Accelerator, work: Work, options: Options) -> Iterat
                     yield Mapping(mode, Order.NM, keep, group, interleave, m_chunk, n_chunk, a_fits, True)
 
 
-def _m_chunks(
-    accelerator: Accelerator, work: Work, mode: Mode, interleave: int
-) -> list[tuple[int, bool]]:
+def _m_chunks(accelerator: Accelerator, work: Work, mode: Mode, interleave: int) -> list[tuple[int, bool]]:
     """(chunk rows, whether A's chunk over all of k stays in W2E) worth trying.
 
     OS: the tallest resident chunk, or else single tiles that stream k. WS: also the tallest chunk whose partial sums

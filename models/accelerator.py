@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +13,17 @@ from .errors import InputFileError, NmsatError
 from .sparsity import Sparsity
 from .yaml_io import read_yaml, validate
 
-FORMAT = "nmsat-accelerator/1"
+_FOLDER = Path(__file__).parent / "accelerators"
 
 
-class Accelerator(BaseModel):
+class Accelerator(BaseModel, frozen=True):
     """A SAT-like accelerator: a systolic array of sparse processing elements, its buffers and memory.
 
     All fields are flat, so ``replace(rows=16)`` and sweeps name them directly. Latencies are in clock
     cycles. Buffer sizes are of *one* of the two banks (every buffer is double).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Literal["nmsat-accelerator/1"] = Field(description="file format and version")
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -66,9 +65,7 @@ class Accelerator(BaseModel):
         if self.max_keep > self.max_group:
             raise ValueError(f"max_keep: must be at most max_group ({self.max_group}), not {self.max_keep}")
         if self.dram_interleave_bytes & (self.dram_interleave_bytes - 1):
-            raise ValueError(
-                f"dram_interleave_bytes: must be a power of two, not {self.dram_interleave_bytes}"
-            )
+            raise ValueError(f"dram_interleave_bytes: must be a power of two, not {self.dram_interleave_bytes}")
         return self
 
     @classmethod
@@ -82,22 +79,17 @@ class Accelerator(BaseModel):
         """
         text = str(name_or_path)
         if text in cls.names():
-            path = Path(str(resources.files(__package__) / "accelerators" / f"{text}.yaml"))
+            path = _FOLDER / f"{text}.yaml"
         elif isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
             path = Path(name_or_path)
         else:
-            raise InputFileError(
-                f"accelerator {text!r}: must be one of {', '.join(cls.names())}, or a YAML file"
-            )
+            raise InputFileError(f"accelerator {text!r}: must be one of {', '.join(cls.names())}, or a YAML file")
         return validate(cls, read_yaml(path), str(name_or_path))
 
     @staticmethod
     def names() -> list[str]:
         """Names of the accelerators that ship with the package, sorted."""
-        folder = resources.files(__package__) / "accelerators"
-        return sorted(
-            item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-        )
+        return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
     def replace(self, **changes: Any) -> Accelerator:
         """A validated copy with some fields changed; unknown names and bad values raise NmsatError."""

@@ -10,8 +10,15 @@ from .workload import Layer, Workload
 from .yaml_io import read_text
 
 CONV_COLUMNS = (
-    "layer name", "ifmap height", "ifmap width", "filter height", "filter width", "channels", "num filter", "strides",
-)  # fmt: skip
+    "layer name",
+    "ifmap height",
+    "ifmap width",
+    "filter height",
+    "filter width",
+    "channels",
+    "num filter",
+    "strides",
+)
 GEMM_COLUMNS = ("layer name", "m", "n", "k")
 
 

@@ -47,9 +47,7 @@ class Sparsity:
         if self.group not in GROUP_SIZES:
             raise NmsatError.rule("", "sparsity.group", "one of 2, 4, 8, 16, 32", self.group)
         if not 1 <= self.keep <= self.group:
-            raise NmsatError.rule(
-                "", "sparsity.keep", f"1 to {self.group}", self.keep, "N:M keeps N of every M values"
-            )
+            raise NmsatError.rule("", "sparsity.keep", f"1 to {self.group}", self.keep, "N:M keeps N of every M values")
 
     @classmethod
     def parse(cls, text: object, where: str = "", key: str = "sparsity") -> Sparsity:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ from .sparsity import Sparsity
 from .yaml_io import read_yaml, validate
 
 FORMAT = "nmsat-workload/1"
+_FOLDER = Path(__file__).parent / "zoo"
 SIZE_LIMIT = 2**31 - 1  # every loop count of a descriptor is a 32-bit field
 
 Size = Annotated[int, Field(ge=1, le=SIZE_LIMIT)]
@@ -31,13 +31,25 @@ def _pattern(value: object) -> Sparsity:
 Pattern = Annotated[Sparsity, BeforeValidator(_pattern), WithJsonSchema(_PATTERN_SCHEMA)]
 Op = Literal["conv2d", "linear", "depthwise", "attention", "elementwise"]
 Function = Literal[
-    "batchnorm", "layernorm", "rmsnorm", "relu", "gelu", "silu", "sigmoid", "swiglu", "add", "scale",
-    "maxpool", "avgpool", "softmax", "cross_entropy",
-]  # fmt: skip
+    "batchnorm",
+    "layernorm",
+    "rmsnorm",
+    "relu",
+    "gelu",
+    "silu",
+    "sigmoid",
+    "swiglu",
+    "add",
+    "scale",
+    "maxpool",
+    "avgpool",
+    "softmax",
+    "cross_entropy",
+]
 PRODUCT_OPS = frozenset({"conv2d", "linear", "depthwise", "attention"})
 
 
-class Layer(BaseModel):
+class Layer(BaseModel, frozen=True):
     """One layer of a network, sizes for one sample.
 
     conv2d, depthwise
@@ -51,7 +63,7 @@ class Layer(BaseModel):
         Consecutive elementwise layers are fused into one vector pass by the compiler.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(min_length=1, max_length=128)
     op: Op
@@ -90,9 +102,7 @@ class Layer(BaseModel):
         if self.op == "conv2d":
             for key in ("ic", "oc"):
                 if getattr(self, key) % self.groups:
-                    raise ValueError(
-                        f"groups: must divide {key}={getattr(self, key)}, not {self.groups}"
-                    )
+                    raise ValueError(f"groups: must divide {key}={getattr(self, key)}, not {self.groups}")
         for size, kernel, key in ((self.h, self.kh, "kh"), (self.w, self.kw, "kw")):
             if size + 2 * self.pad < kernel:
                 raise ValueError(f"{key}: must be at most size + 2*pad = {size + 2 * self.pad}, not {kernel}")
@@ -150,17 +160,17 @@ class Layer(BaseModel):
         return self.oh * self.ow * self.weight_elements
 
 
-class Workload(BaseModel):
+class Workload(BaseModel, frozen=True):
     """A network: its layers in forward order."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Literal["nmsat-workload/1"] = FORMAT
     name: str = Field(min_length=1, max_length=128)
     description: str = Field(default="", max_length=4000)
-    layers: Annotated[
-        tuple[Layer, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-    ] = Field(min_length=1, max_length=100_000)
+    layers: Annotated[tuple[Layer, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = Field(
+        min_length=1, max_length=100_000
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Workload:
@@ -184,26 +194,21 @@ class Workload(BaseModel):
         """
         text = str(name_or_path)
         if text in cls.names():
-            path = Path(str(resources.files(__package__) / "zoo" / f"{text}.yaml"))
-        elif text.endswith(".csv"):
+            path = _FOLDER / f"{text}.yaml"
+        elif text.lower().endswith(".csv"):
             from .scalesim_csv import read_topology
 
             return read_topology(Path(text))
         elif isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
             path = Path(name_or_path)
         else:
-            raise InputFileError(
-                f"workload {text!r}: must be one of {', '.join(cls.names())}, or a .yaml or .csv file"
-            )
+            raise InputFileError(f"workload {text!r}: must be one of {', '.join(cls.names())}, or a .yaml or .csv file")
         return validate(cls, read_yaml(path), str(name_or_path))
 
     @staticmethod
     def names() -> list[str]:
         """Names of the zoo, sorted."""
-        folder = resources.files(__package__) / "zoo"
-        return sorted(
-            item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-        )
+        return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
     @property
     def macs(self) -> int:

@@ -78,11 +78,18 @@ def run_study(progress: Progress | None = None) -> list[Point]:
         ).totals
         points.append(
             Point(
-                network, method, pattern, batch, case, totals["cycles"], totals["speedup_over_dense"],
-                totals["utilization"], totals["dram_read_bytes"] + totals["dram_write_bytes"],
+                network,
+                method,
+                pattern,
+                batch,
+                case,
+                totals["cycles"],
+                totals["speedup_over_dense"],
+                totals["utilization"],
+                totals["dram_read_bytes"] + totals["dram_write_bytes"],
                 totals["vector_exposed_cycles"] / totals["cycles"],
             )
-        )  # fmt: skip
+        )
     return points
 
 
@@ -116,12 +123,20 @@ def _speedups(points: list[Point]) -> list[str]:
 def _ablation(points: list[Point]) -> list[str]:
     """Cycles of a case over cycles with everything on, mean over the networks."""
     base = {(p.network, p.batch): p.cycles for p in points if _bdwp28(p) and p.case == "all optimisations"}
-    lines = ["Time of a BDWP 2:8 step without one optimisation, over the time with all, mean of the five networks", ""]
-    lines += ["| case | " + " | ".join(f"batch {b}" for b in BATCHES) + " |", "|---" * (1 + len(BATCHES)) + "|"]
+    lines = [
+        "Time of a BDWP 2:8 step without one optimisation, over the time with all, mean of the five networks",
+        "",
+    ]
+    lines += [
+        "| case | " + " | ".join(f"batch {b}" for b in BATCHES) + " |",
+        "|---" * (1 + len(BATCHES)) + "|",
+    ]
     for case, _ in ABLATIONS[1:]:
         cells = []
         for batch in BATCHES:
-            found = [p.cycles / base[p.network, batch] for p in points if _bdwp28(p) and (p.case, p.batch) == (case, batch)]
+            found = [
+                p.cycles / base[p.network, batch] for p in points if _bdwp28(p) and (p.case, p.batch) == (case, batch)
+            ]
             cells.append(f"{sum(found) / len(found):.3f}")
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return lines
@@ -133,14 +148,24 @@ def _bdwp28(point: Point) -> bool:
 
 def placement(points: list[Point]) -> list[tuple[str, float]]:
     """The published average among ours, highest first."""
-    cases = ("all optimisations", "all optimisations, 19.2 GB/s", "none of the overlaps", "none of the overlaps, 19.2 GB/s")
+    cases = (
+        "all optimisations",
+        "all optimisations, 19.2 GB/s",
+        "none of the overlaps",
+        "none of the overlaps, 19.2 GB/s",
+    )
     rows = [(case, average(points, method="bdwp", sparsity="2:8", batch=512, case=case)) for case in cases]
     rows.append(("published (arXiv 2309.13015, abstract)", PUBLISHED_SPEEDUP))
     return sorted(rows, key=lambda row: -row[1])
 
 
 def _placement(points: list[Point]) -> list[str]:
-    lines = ["BDWP 2:8 over dense, average of the five networks, batch 512", "", "| case | speed-up |", "|---|---|"]
+    lines = [
+        "BDWP 2:8 over dense, average of the five networks, batch 512",
+        "",
+        "| case | speed-up |",
+        "|---|---|",
+    ]
     return lines + [f"| {case} | {value:.3f} |" for case, value in placement(points)]
 
 
@@ -166,13 +191,29 @@ def figure(points: list[Point], folder: Path) -> None:
     fig, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for i, (pattern, colour) in enumerate(zip(PATTERNS, colours, strict=True)):
         heights = [
-            next(p.speedup for p in points if (p.network, p.method, p.sparsity, p.batch, p.case) == (n, "bdwp", pattern, 512, "all optimisations"))
+            next(
+                p.speedup
+                for p in points
+                if (p.network, p.method, p.sparsity, p.batch, p.case) == (n, "bdwp", pattern, 512, "all optimisations")
+            )
             for n in NETWORKS
         ]
         heights.append(sum(heights) / len(heights))
-        bars = axes.bar([x + (i - 1) * 0.27 for x in range(len(heights))], heights, 0.25, color=colour, label=f"BDWP {pattern}")
+        bars = axes.bar(
+            [x + (i - 1) * 0.27 for x in range(len(heights))],
+            heights,
+            0.25,
+            color=colour,
+            label=f"BDWP {pattern}",
+        )
         axes.bar_label(bars, fmt="%.2f", fontsize=7)
-    axes.axhline(PUBLISHED_SPEEDUP, color="#555555", linewidth=1, linestyle="--", label="published average, 2:8 (1.75x)")
+    axes.axhline(
+        PUBLISHED_SPEEDUP,
+        color="#555555",
+        linewidth=1,
+        linestyle="--",
+        label="published average, 2:8 (1.75x)",
+    )
     axes.set_xticks(range(len(NETWORKS) + 1), [*NETWORKS, "average"])
     axes.set_ylabel("speed-up over dense, simulated (x)")
     axes.set_ylim(0, 3.1)

@@ -27,7 +27,15 @@ def merge_stage_rows(rows: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
             continue
         into = merged[key]
         into["parts"] += 1
-        for name in ("cycles", "compute_cycles", "stall_cycles", "macs", "useful_macs", "dram_read_bytes", "dram_write_bytes"):
+        for name in (
+            "cycles",
+            "compute_cycles",
+            "stall_cycles",
+            "macs",
+            "useful_macs",
+            "dram_read_bytes",
+            "dram_write_bytes",
+        ):
             into[name] += row[name]
     return list(merged.values())
 
@@ -35,7 +43,8 @@ def merge_stage_rows(rows: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
 def layer_table(result: RunResult, processing_elements: int) -> Table:
     """The main table: a line a layer and stage, vector work that costs time included."""
     meta = result.meta
-    title = f"{meta['workload']} on {meta['accelerator']}: {meta['method']} {meta['sparsity']}, batch {meta['batch']}, {meta['mode']}"
+    title = f"{meta['workload']} on {meta['accelerator']}: {meta['method']} {meta['sparsity']}"
+    title += f", batch {meta['batch']}, {meta['mode']}"
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in ("layer", "stage", "m x n x k", "pattern", "flow"):
         table.add_column(name, no_wrap=True)
@@ -56,29 +65,36 @@ def layer_table(result: RunResult, processing_elements: int) -> Table:
         name = "" if row["layer"] == previous else row["layer"]
         previous = row["layer"]
         table.add_row(
-            name, stage, size, "" if vector else row["sparsity"], row["dataflow"], quantity(row["cycles"]),
-            quantity(row["stall_cycles"]), "" if vector else f"{100 * util:.1f} %",
+            name,
+            stage,
+            size,
+            "" if vector else row["sparsity"],
+            row["dataflow"],
+            quantity(row["cycles"]),
+            quantity(row["stall_cycles"]),
+            "" if vector else f"{100 * util:.1f} %",
             quantity(row["dram_read_bytes"] + row["dram_write_bytes"], "B"),
-        )  # fmt: skip
+        )
     return table
 
 
 def summary_lines(result: RunResult, dram_gib: int) -> list[str]:
     """The result in a few lines of words."""
     totals = result.totals
+    against = "dense baseline"
+    if result.meta["method"] != "dense":
+        against = f"{totals['speedup_over_dense']:.3f}x the speed of dense on the same accelerator"
     lines = [
-        f"{totals['cycles']:,} cycles = {totals['seconds']:.4g} s; "
-        f"{totals['speedup_over_dense']:.3f}x faster than dense on the same accelerator",
-        f"utilization {100 * totals['utilization']:.1f} %; {totals['gflops_dense_equivalent']:.1f} GFLOP/s dense equivalent; "
+        f"{totals['cycles']:,} cycles = {totals['seconds']:.4g} s at the simulated clock; {against}",
+        f"utilization {100 * totals['utilization']:.1f} %; "
+        f"{totals['gflops_dense_equivalent']:.1f} GFLOP/s dense equivalent; "
         f"DRAM {quantity(totals['dram_read_bytes'] + totals['dram_write_bytes'], 'B')}; "
         f"energy {totals['energy_j']:.3g} J (model)",
     ]
     if "vector_exposed_cycles" in totals:
         share = totals["vector_exposed_cycles"] / totals["cycles"]
         hidden = sum(row["busy_cycles"] - row["compute_cycles"] for row in result.layers)
-        lines.append(
-            f"vector work: {100 * share:.2f} % of the time; {quantity(hidden)} cycles hidden behind the array"
-        )
+        lines.append(f"vector work: {100 * share:.2f} % of the time; {quantity(hidden)} cycles hidden behind the array")
         dense = dense_layers(result)
         if dense:
             lines.append(f"left dense in every stage: {', '.join(dense)}")

@@ -19,9 +19,15 @@ def chrome_trace(result: RunResult, clock_mhz: int) -> str:
             args = {key: row[key] for key in ("m", "n", "k", "sparsity", "dataflow", "cycles", "stall_cycles")}
             events.append(
                 {
-                    "ph": "X", "name": f"{row['layer']} {row['op']}", "cat": row["stage"], "pid": 0,
-                    "tid": tracks[row["stage"]], "ts": start / clock_mhz, "dur": row["cycles"] / clock_mhz, "args": args,
+                    "ph": "X",
+                    "name": f"{row['layer']} {row['op']}",
+                    "cat": row["stage"],
+                    "pid": 0,
+                    "tid": tracks[row["stage"]],
+                    "ts": start / clock_mhz,
+                    "dur": row["cycles"] / clock_mhz,
+                    "args": args,
                 }
-            )  # fmt: skip
+            )
         start += row["cycles"]
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": result.meta}, indent=0) + "\n"

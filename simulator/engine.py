@@ -2,10 +2,10 @@
 
 All elements execute one stream of micro-operations; PE(r, c) runs it sigma(r, c) cycles after the edge (r + c in OS,
 r*La + c in WS), and every operand it meets (activation, weight, partial sum from the north) is delayed by the same
-amount. So its state at cycle t + sigma is a function of the stream up to t alone, and applying each micro-operation to all
-elements at once is exact. Time is kept by the edge sequencer, one step a cycle; a scoreboard holds the cycle at which
-each partial sum can be read, and reading one too early, using a foot adder twice in a cycle or loading a busy
-drain chain raises :class:`HazardError`. No cycle count comes from the closed form of ``dataflow.array_timing``.
+amount. So its state at cycle t + sigma is a function of the stream up to t alone, and applying each
+micro-operation to all elements at once is exact. Time is kept by the edge sequencer, one step a cycle; a scoreboard
+holds the cycle at which each partial sum can be read, and reading one too early, using a foot adder twice in a cycle or
+loading a busy drain chain raises :class:`HazardError`. No cycle count comes from the closed form of ``dataflow.array_timing``.
 
 The literal register-by-register model that this is checked against is tests/test_engine_reference.py.
 """
@@ -72,14 +72,30 @@ def run_os(
     out = np.zeros((a_t.shape[1], values.shape[2]), np.float32)
     counters = np.zeros(4, np.int64)
     _os(
-        a_t, values, indices, out, counters, shape.rows, shape.cols, interleave, keep, group, groups,
-        shape.adder_latency, shape.multiplier_latency,
-    )  # fmt: skip
+        a_t,
+        values,
+        indices,
+        out,
+        counters,
+        shape.rows,
+        shape.cols,
+        interleave,
+        keep,
+        group,
+        groups,
+        shape.adder_latency,
+        shape.multiplier_latency,
+    )
     return _result(out[:m, :n], counters)
 
 
 def run_ws(
-    shape: ArrayShape, a: np.ndarray, b_values: np.ndarray, b_indices: np.ndarray, group: int, m_chunk: int | None = None
+    shape: ArrayShape,
+    a: np.ndarray,
+    b_values: np.ndarray,
+    b_indices: np.ndarray,
+    group: int,
+    m_chunk: int | None = None,
 ) -> EngineResult:
     """Run C = A B weight-stationary; ``m_chunk`` rows are streamed through every weight tile (default: all)."""
     groups, keep, n = _check(a, b_values, b_indices, group)
@@ -94,9 +110,20 @@ def run_ws(
     out = np.zeros((values.shape[2], m), np.float32)
     counters = np.zeros(4, np.int64)
     _ws(
-        a_t, values, indices, out, counters, shape.rows, shape.cols, keep, group, k_tiles, m_chunk or m,
-        shape.adder_latency, shape.multiplier_latency,
-    )  # fmt: skip
+        a_t,
+        values,
+        indices,
+        out,
+        counters,
+        shape.rows,
+        shape.cols,
+        keep,
+        group,
+        k_tiles,
+        m_chunk or m,
+        shape.adder_latency,
+        shape.multiplier_latency,
+    )
     return _result(np.ascontiguousarray(out.T[:, :n]), counters)
 
 
@@ -105,7 +132,9 @@ def _check(a: np.ndarray, b_values: np.ndarray, b_indices: np.ndarray, group: in
     if b_indices.shape != b_values.shape:
         raise NmsatError.rule("engine", "b_indices.shape", f"{b_values.shape} like b_values", b_indices.shape)
     if a.ndim != 2 or a.shape[1] != groups * group or not a.shape[0] or not n:
-        raise NmsatError.rule("engine", "a.shape", f"(m >= 1, {groups * group}) for {groups} groups of {group}", a.shape)
+        raise NmsatError.rule(
+            "engine", "a.shape", f"(m >= 1, {groups * group}) for {groups} groups of {group}", a.shape
+        )
     if keep > group or int(b_indices.max(initial=0)) >= group:
         raise NmsatError.rule("engine", "b_indices", f"below the group size {group}", int(b_indices.max(initial=0)))
     return groups, keep, n
@@ -147,14 +176,14 @@ def _mac(acc, a_t, values, indices, lane, row0, col0, a_row, g, n, R, C, first):
 
 
 @njit(cache=True, error_model="numpy")
-def _os(a_t, values, indices, out, counters, R, C, I, N, M, G, La, Lm):  # pragma: no cover
+def _os(a_t, values, indices, out, counters, R, C, inter, N, M, G, La, Lm):  # pragma: no cover
     """Sequencer of OS tiles, column tiles inside row tiles."""
-    lanes = I * N
+    lanes = inter * N
     length = max(lanes, La)
     acc = np.zeros((2, lanes, C, R), np.float32)
     ready = np.zeros((2, lanes), np.int64)
     col_tiles = out.shape[1] // C
-    tiles = out.shape[0] // (R * I) * col_tiles
+    tiles = out.shape[0] // (R * inter) * col_tiles
     t = 0
     chain_free = 0  # first cycle at which column 0's foot can take the next tile's first word
     for tile in range(tiles + 1):
@@ -165,7 +194,7 @@ def _os(a_t, values, indices, out, counters, R, C, I, N, M, G, La, Lm):  # pragm
         passes = G if live else 0
         if tile > 0 and passes < N - 1:
             passes = N - 1
-        row0 = tile // col_tiles * (R * I)
+        row0 = tile // col_tiles * (R * inter)
         col0 = tile % col_tiles * C
         for p in range(passes):
             for slot in range(length):
@@ -174,14 +203,28 @@ def _os(a_t, values, indices, out, counters, R, C, I, N, M, G, La, Lm):  # pragm
                         counters[3] = 1
                         return
                     i = slot // N
-                    _mac(acc[bank], a_t, values, indices, slot, row0 + i * R, col0, p * M, p, slot % N, R, C, p == 0)
+                    _mac(
+                        acc[bank],
+                        a_t,
+                        values,
+                        indices,
+                        slot,
+                        row0 + i * R,
+                        col0,
+                        p * M,
+                        p,
+                        slot % N,
+                        R,
+                        C,
+                        p == 0,
+                    )
                     ready[bank, slot] = t + Lm + La
                     counters[1] += 1
                 t += 1
                 if not live and N == 1:
                     break
             if tile > 0 and p < N - 1:
-                for i in range(I):
+                for i in range(inter):
                     into, lane = i * N, i * N + p + 1
                     if ready[other, into] > t + Lm or ready[other, lane] > t + Lm:
                         counters[3] = 1
@@ -196,9 +239,9 @@ def _os(a_t, values, indices, out, counters, R, C, I, N, M, G, La, Lm):  # pragm
         if 0 <= done < tiles:
             which = done & 1
             load = ready[which, 0] + R - 1  # the bottom row's first sum: r cycles of skew later than row 0
-            row = done // col_tiles * (R * I)
+            row = done // col_tiles * (R * inter)
             col = done % col_tiles * C
-            for i in range(I):
+            for i in range(inter):
                 if ready[which, i * N] + R - 1 > load or load < chain_free:
                     counters[3] = 2
                     return
@@ -209,7 +252,7 @@ def _os(a_t, values, indices, out, counters, R, C, I, N, M, G, La, Lm):  # pragm
             chain_free = load
             # the word loaded at cycle x by the bottom row is out at x + 1; the last of R leaves at x + R
             counters[0] = load + (C - 1) + 1
-        while live and t < start + R * I:
+        while live and t < start + R * inter:
             t += 1
             counters[2] += 1
 

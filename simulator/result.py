@@ -8,10 +8,30 @@ from dataclasses import dataclass
 from typing import Any
 
 COLUMNS = (
-    "layer", "stage", "op", "m", "n", "k", "groups", "sparsity", "dataflow", "interleave", "tiles", "cycles",
-    "compute_cycles", "stall_cycles", "macs", "useful_macs", "utilization", "dram_read_bytes", "dram_write_bytes",
-    "energy_pj", "order", "chain", "busy_cycles",
-)  # fmt: skip
+    "layer",
+    "stage",
+    "op",
+    "m",
+    "n",
+    "k",
+    "groups",
+    "sparsity",
+    "dataflow",
+    "interleave",
+    "tiles",
+    "cycles",
+    "compute_cycles",
+    "stall_cycles",
+    "macs",
+    "useful_macs",
+    "utilization",
+    "dram_read_bytes",
+    "dram_write_bytes",
+    "energy_pj",
+    "order",
+    "chain",
+    "busy_cycles",
+)
 
 
 @dataclass(frozen=True, slots=True)

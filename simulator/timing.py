@@ -60,9 +60,16 @@ def time_program(program: Program, accelerator: Accelerator, options: Options) -
 def mapping_of(item: Descriptor) -> Mapping:
     """The mapping a product descriptor carries."""
     return Mapping(
-        Mode(item["mode"]), Order(item["order"]), item["keep"], item["group"], item["interleave"],
-        item["m_chunk"], item["n_chunk"], item.flag(fmt.A_RESIDENT), item.flag(fmt.B_RESIDENT),
-    )  # fmt: skip
+        Mode(item["mode"]),
+        Order(item["order"]),
+        item["keep"],
+        item["group"],
+        item["interleave"],
+        item["m_chunk"],
+        item["n_chunk"],
+        item.flag(fmt.A_RESIDENT),
+        item.flag(fmt.B_RESIDENT),
+    )
 
 
 def _busy(item: Descriptor, accelerator: Accelerator, options: Options) -> StepTime:
@@ -76,7 +83,15 @@ def _busy(item: Descriptor, accelerator: Accelerator, options: Options) -> StepT
         useful = macs if block > 1 else macs * mapping.keep // mapping.group
         dram = accelerator.dram_cycles(found.read_bytes + found.write_bytes)
         return StepTime(
-            item, "array", found.compute_cycles, dram, found.read_bytes, found.write_bytes, macs, useful, found
+            item,
+            "array",
+            found.compute_cycles,
+            dram,
+            found.read_bytes,
+            found.write_bytes,
+            macs,
+            useful,
+            found,
         )
     if item.kind is Kind.VECTOR:
         read, write, engine = item["read_bytes"], item["write_bytes"], "vector"

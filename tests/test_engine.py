@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from nmsat.dataflow import array_timing as timing
 from nmsat.dataflow.array_timing import ArrayShape
 from nmsat.models.errors import NmsatError
 from nmsat.simulator.engine import run_os, run_ws
 
-PATTERNS = [(1, 1), (2, 2), (4, 4), (1, 2), (1, 4), (2, 4), (1, 8), (2, 8), (4, 8), (2, 16), (4, 16), (8, 32), (3, 8)]
+PATTERNS = [
+    (1, 1),
+    (2, 2),
+    (4, 4),
+    (1, 2),
+    (1, 4),
+    (2, 4),
+    (1, 8),
+    (2, 8),
+    (4, 8),
+    (2, 16),
+    (4, 16),
+    (8, 32),
+    (3, 8),
+]
 
 
 def operands(rng: np.random.Generator, m: int, n: int, groups: int, keep: int, group: int):

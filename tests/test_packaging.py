@@ -52,7 +52,11 @@ def test_installed_wheel_runs(wheel, tmp_path):
     (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     python = tmp_path / "env/bin/python"
     where = subprocess.run(
-        [python, "-c", "import nmsat; print(nmsat.__file__)"], cwd=tmp_path, check=True, capture_output=True, text=True
+        [python, "-c", "import nmsat; print(nmsat.__file__)"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert Path(where.stdout.strip()).is_relative_to(site)
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -32,9 +32,18 @@ class Net:
     def depthwise(self, name: str, k: int, stride: int = 1) -> None:
         p = k // 2
         self.add(
-            name, "depthwise", ic=self.c, oc=self.c, groups=self.c, kh=k, kw=k, h=self.s, w=self.s,
-            stride=stride, pad=p,
-        )  # fmt: skip
+            name,
+            "depthwise",
+            ic=self.c,
+            oc=self.c,
+            groups=self.c,
+            kh=k,
+            kw=k,
+            h=self.s,
+            w=self.s,
+            stride=stride,
+            pad=p,
+        )
         self.s = (self.s + 2 * p - k) // stride + 1
 
     def each(self, name: str, *functions: str) -> None:
@@ -43,9 +52,17 @@ class Net:
 
     def pool(self, name: str, function: str, k: int, stride: int, pad: int = 0) -> None:
         self.add(
-            name, "elementwise", function=function, oc=self.c, kh=k, kw=k, h=self.s, w=self.s,
-            stride=stride, pad=pad,
-        )  # fmt: skip
+            name,
+            "elementwise",
+            function=function,
+            oc=self.c,
+            kh=k,
+            kw=k,
+            h=self.s,
+            w=self.s,
+            stride=stride,
+            pad=pad,
+        )
         self.s = (self.s + 2 * pad - k) // stride + 1
 
     def head(self, classes: int) -> None:
@@ -95,7 +112,9 @@ def _resnet(net: Net, blocks: tuple[int, ...], bottleneck: bool, classes: int) -
             name = f"layer{stage}.{block}"
             c_in, s_in = net.c, net.s
             out = width * 4 if bottleneck else width
-            shapes = ((width, 1, 1), (width, 3, stride), (out, 1, 1)) if bottleneck else ((width, 3, stride), (out, 3, 1))
+            shapes = (
+                ((width, 1, 1), (width, 3, stride), (out, 1, 1)) if bottleneck else ((width, 3, stride), (out, 3, 1))
+            )
             if stride != 1 or c_in != out:
                 net.conv(f"{name}.downsample", out, 1, stride, 0)
                 net.each(f"{name}.downsample", "batchnorm")
@@ -175,7 +194,15 @@ def mobilenet_v2() -> Net:
     net = Net(3, 224)
     net.conv("conv0", 32, 3, 2, prune=False)
     net.each("conv0", "batchnorm", "relu")
-    plan = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    plan = [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]
     index = 0
     for expand, width, count, stride in plan:
         for i in range(count):
@@ -194,9 +221,14 @@ def efficientnet_b0() -> Net:
     net.conv("conv0", 32, 3, 2, prune=False)
     net.each("conv0", "batchnorm", "silu")
     plan = [
-        (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3),
-        (6, 5, 2, 192, 4), (6, 3, 1, 320, 1),
-    ]  # fmt: skip
+        (1, 3, 1, 16, 1),
+        (6, 3, 2, 24, 2),
+        (6, 5, 2, 40, 2),
+        (6, 3, 2, 80, 3),
+        (6, 5, 1, 112, 3),
+        (6, 5, 2, 192, 4),
+        (6, 3, 1, 320, 1),
+    ]
     index = 0
     for expand, k, stride, width, count in plan:
         for i in range(count):

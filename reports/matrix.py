@@ -1,0 +1,39 @@
+"""The support matrix of the README: what works, and the test that shows it."""
+
+from __future__ import annotations
+
+NOT_YET = "no"
+FEATURES: tuple[tuple[str, str, str], ...] = (
+    # feature, state, test that shows it
+    (
+        "N:M patterns, N <= M, M in 2, 4, 8, 16, 32",
+        "yes",
+        "test_models.py::test_every_pattern_of_the_contract_is_legal",
+    ),
+    ("dense, SR-STE, SDGP, SDWP, BDWP training steps", "yes", "test_lowering.py::test_sparse_stages"),
+    (
+        "convolution gradients, strided ones by phases",
+        "yes",
+        "test_lowering.py::test_the_three_products_of_a_convolution",
+    ),
+    ("thirteen networks, training and inference", "yes", "test_simulate.py::test_the_whole_zoo_runs"),
+    ("OS and WS, chosen per layer and stage", "yes", "test_simulate.py::test_the_scheduler_picks_the_best_candidate"),
+    ("program: one binary encoding", "yes", "test_program.py::test_decode_inverts_encode"),
+    ("closed form equals value-exact engine", "yes", "test_engine.py::test_closed_form_equals_engine"),
+    (
+        "engine equals register-by-register model",
+        "yes",
+        "test_engine_reference.py::test_engine_equals_the_literal_model",
+    ),
+    ("SCALE-Sim files and cycles", "yes", "test_scalesim.py::test_printed_cycles"),
+    ("golden executor of whole programs", NOT_YET, ""),
+    ("RTL, Verilog, board files, CPU kernels, sweeps", NOT_YET, ""),
+)
+
+
+def support_matrix_markdown() -> str:
+    """The matrix as a Markdown table."""
+    lines = ["| feature | works | shown by (`tests/`) |", "|---|---|---|"]
+    return "\n".join(
+        lines + [f"| {name} | {state} | {f'`{test}`' if test else ''} |" for name, state, test in FEATURES]
+    )

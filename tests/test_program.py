@@ -1,0 +1,113 @@
+"""The program format: one bit layout, encode and decode are inverse, damage is noticed."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nmsat.dataflow import compile_program
+from nmsat.dataflow.program import (
+    DTYPES,
+    FUNCTIONS,
+    Kind,
+    Program,
+    Tensor,
+    descriptor,
+    field_names,
+    functions_of,
+)
+from nmsat.models import Accelerator, NmsatError, Workload
+
+
+def values(kind: Kind):
+    """Any value of every field."""
+    ranges = {}
+    for name in field_names(kind):
+        if name == "kind":
+            continue
+        dtype = DTYPES[kind][name]
+        bits = 8 * dtype.itemsize
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if dtype.kind == "i" else (0, (1 << bits) - 1)
+        ranges[name] = st.integers(low, high)
+    return st.fixed_dictionaries(ranges).map(lambda fields: descriptor(kind, **fields))
+
+
+anything = st.sampled_from([kind for kind in Kind if kind is not Kind.END]).flatmap(values)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(anything, max_size=5))
+def test_decode_inverts_encode(items):
+    program = Program(tuple(items), ("a", "b"), (Tensor("x", 4096, 12, "float32", (3,)),), {"batch": 1, "name": "ü"})
+    data = program.encode()
+    assert len(data) % 256 == 0
+    assert Program.decode(data) == program
+    assert Program.decode(data).encode() == data
+
+
+def test_every_descriptor_is_256_bytes():
+    assert {dtype.itemsize for dtype in DTYPES.values()} == {256}
+    for kind, dtype in DTYPES.items():
+        assert dtype.names[:6] == ("kind", "stage", "flags", "layer", "chain", "reserved"), kind
+
+
+def test_a_value_that_does_not_fit_is_refused():
+    with pytest.raises(OverflowError):
+        Program((descriptor(Kind.PRODUCT, keep=256),), (), (), {}).encode()
+    with pytest.raises(KeyError, match="PRODUCT has no field 'nope'"):
+        descriptor(Kind.PRODUCT, nope=1)
+
+
+@pytest.fixture(scope="module")
+def encoded() -> bytes:
+    return compile_program(Workload.load("digits-mlp"), Accelerator.load("sat_4x4"), batch=16).encode()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: b"", r"^p: must begin with NMSATPRG; this is not an nmsat program$"),
+        (lambda d: b"x" + d[1:], r"^p: must begin with NMSATPRG"),
+        (lambda d: d[:8] + b"\x02" + d[9:], r"^p: version: must be 1, not 2$"),
+        (lambda d: d[:-1], r"^p: length: must be \d+ bytes as its header says, not \d+$"),
+        (lambda d: d[:-1] + b"\x01", r"^p: crc32: must match the content; the file is damaged$"),
+    ],
+)
+def test_damage_is_noticed(encoded, damage, message):
+    with pytest.raises(NmsatError, match=message):
+        Program.decode(damage(encoded), "p")
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_random_bytes_never_crash_the_decoder(encoded, data):
+    place = data.draw(st.integers(0, len(encoded) - 1))
+    mutated = bytearray(encoded)
+    mutated[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(NmsatError):
+        Program.decode(bytes(mutated))
+
+
+def test_readable_form_names_everything(encoded):
+    program = Program.decode(encoded)
+    shown = json.loads(json.dumps(program.readable()))
+    assert shown["format"] == "nmsat-program/1"
+    assert {item["kind"] for item in shown["descriptors"]} == {"product", "update", "vector"}
+    first = shown["descriptors"][0]
+    assert (first["layer"], first["stage"], first["mode"] in ("os", "ws")) == ("fc1", "ff", True)
+    assert functions_of((1 << len(FUNCTIONS)) - 1) == list(FUNCTIONS)
+
+
+def test_tensors_do_not_overlap(encoded):
+    tensors = sorted(Program.decode(encoded).tensors, key=lambda item: item.address)
+    for before, after in pairwise(tensors):
+        assert before.address + before.bytes <= after.address
+    assert all(item.address % 4096 == 0 for item in tensors)
+
+
+def test_equal_inputs_give_equal_bytes(encoded):
+    again = compile_program(Workload.load("digits-mlp"), Accelerator.load("sat_4x4"), batch=16).encode()
+    assert again == encoded
