@@ -4,6 +4,7 @@ import sys
 import time
 
 import numpy as np
+
 from nmsat.dataflow.array_timing import ArrayShape
 from nmsat.simulator.engine import run_os, run_ws
 

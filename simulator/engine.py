@@ -4,8 +4,8 @@ All elements execute one stream of micro-operations; PE(r, c) runs it sigma(r, c
 r*La + c in WS), and every operand it meets (activation, weight, partial sum from the north) is delayed by the same
 amount. So its state at cycle t + sigma is a function of the stream up to t alone, and applying each
 micro-operation to all elements at once is exact. Time is kept by the edge sequencer, one step a cycle; a scoreboard
-holds the cycle at which each partial sum can be read, and reading one too early, using a foot adder twice in a cycle or
-loading a busy drain chain raises :class:`HazardError`. No cycle count comes from the closed form of ``dataflow.array_timing``.
+holds the cycle at which each partial sum can be read. Reading one too early, using a foot adder twice in a cycle or
+loading a busy drain chain raises :class:`HazardError`. No cycle count comes from the closed form.
 
 The literal register-by-register model that this is checked against is tests/test_engine_reference.py.
 """

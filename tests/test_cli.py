@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_run_writes_every_form(capsys, tmp_path):
     total = json.loads((tmp_path / "json").read_text())["totals"]["cycles"]
     spans = [event for event in events if event["ph"] == "X"]
     assert round(sum(event["dur"] for event in spans) * 200) == total
-    assert all(a["ts"] + a["dur"] <= b["ts"] + 1e-6 for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a["ts"] + a["dur"] <= b["ts"] + 1e-6 for a, b in pairwise(spans))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["csv", "json", "trace"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from nmsat.dataflow import array_timing as timing
 from nmsat.dataflow.array_timing import ArrayShape
 from nmsat.models.errors import NmsatError

@@ -165,7 +165,7 @@ def literal_os(shape: ArrayShape, a, values, indices, group: int, inter: int) ->
 
 def literal_ws(shape: ArrayShape, a, values, indices, group: int, chunk: int) -> tuple[np.ndarray, int]:
     groups, keep, n = values.shape
-    R, C, La, Lm = shape.rows, shape.cols, shape.adder_latency, shape.multiplier_latency
+    R, C, La = shape.rows, shape.cols, shape.adder_latency
     m, n_tiles, k_tiles = a.shape[0], -(-n // C), -(-groups // R)
     turnaround = -(-(La + 2) // keep) * keep
     # section 4: tile starts, and the weight words that enter each column, bottom row first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from nmsat.dataflow.lowering import (
     backward_products,
     forward_products,

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+
 from nmsat.models import Accelerator, Layer, NmsatError, Sparsity, Workload
 from nmsat.models.schemas import SCHEMAS, schema_text
 from nmsat.models.sparsity import GROUP_SIZES

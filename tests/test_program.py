@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nmsat.dataflow import compile_program
 from nmsat.dataflow.program import (
     DTYPES,

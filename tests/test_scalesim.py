@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+
 from nmsat.models import Accelerator, NmsatError, Workload
 from nmsat.simulator.scalesim import layer_cycles, simulate_scalesim
 

@@ -9,6 +9,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nmsat.dataflow import Options, compile_program
 from nmsat.dataflow.compiler import work_of
 from nmsat.dataflow.program import Kind

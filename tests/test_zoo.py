@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from nmsat.models import Workload
 from nmsat.models.zoo.build import ZOO, to_yaml
 
