@@ -362,9 +362,10 @@ def descriptor(kind: Kind, **fields: int) -> Descriptor:
 def _encode_one(item: Descriptor) -> bytes:
     record = np.zeros((), DTYPES[item.kind])
     for name, value in item.fields.items():
-        record[name] = value
-        if int(record[name]) != value:
+        limits = np.iinfo(record.dtype[name])
+        if not limits.min <= value <= limits.max:
             raise OverflowError(f"{item.kind.name}.{name}: {value} does not fit {record.dtype[name]}")
+        record[name] = value
     return record.tobytes()
 
 
