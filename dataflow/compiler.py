@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from dataclasses import replace as dataclass_replace
 
 from .. import __version__
 from ..models.accelerator import Accelerator
@@ -84,17 +85,29 @@ class _Lowerer:
 
     def chains(self, train: bool) -> list[list[Step]]:
         groups = lowering.groups_after(self.workload)
+        kept = lowering.kept_layers(self.workload)
         forward: list[list[Step]] = []
         pending: VectorPass | None = None
         for layer, after in groups:
             if layer is not None:
-                forward.append([*([pending] if pending else []), *self._forward(layer)])
+                steps = [self._with_epilogue(step, after, train) for step in self._forward(layer)]
+                forward.append([*([pending] if pending else []), *steps])
                 pending = None
             fused = layer is not None and layer.op != "attention"
-            pending = lowering.vector_pass(after, self.batch, Stage.FF, train=train, fused_relu=fused) or pending
+            pending = lowering.vector_pass(after, self.batch, train=train, fused_relu=fused, kept=kept) or pending
         if pending:
             forward.append([pending])
         return forward + (self._backward_chains(groups) if train else [])
+
+    @staticmethod
+    def _with_epilogue(step: Step, after: list[Layer], train: bool) -> Step:
+        """Fuse into the product what follows it: a lone ReLU, the sums of a batch normalisation."""
+        if not isinstance(step, Product) or step.layer.op == "attention":
+            return step
+        flags = program.RELU | program.WRITE_MASK * train if lowering.relu_only(after) else 0
+        if train and after and after[0].function == "batchnorm":
+            flags |= program.STATISTICS
+        return dataclass_replace(step, epilogue=flags)
 
     def _forward(self, layer: Layer) -> list[Step]:
         pattern = self._pattern(layer, Stage.FF)
@@ -113,15 +126,20 @@ class _Lowerer:
             _, apply = lowering.backward_passes(after, self.batch, fused_relu=fused)
             chain: list[Step] = [apply] if apply else []
             if layer is not None:
-                chain += self._backward(layer)
                 earlier_layer, earlier = groups[index - 1] if index else (None, [])
                 earlier_fused = earlier_layer is not None and earlier_layer.op != "attention"
+                masked = earlier_fused and lowering.relu_only(earlier) and layer.op != "attention"
+                chain += [self._masked(step) if masked else step for step in self._backward(layer)]
                 reduction, _ = lowering.backward_passes(earlier, self.batch, fused_relu=earlier_fused)
                 chain += [reduction] if reduction else []
                 chain += self._update(layer)
             if chain:
                 chains.append(chain)
         return chains
+
+    @staticmethod
+    def _masked(step: Step) -> Step:
+        return dataclass_replace(step, epilogue=program.APPLY_MASK) if isinstance(step, Product) else step
 
     def _backward(self, layer: Layer) -> list[Step]:
         if not self.workload.input_gradient(layer):
@@ -161,7 +179,7 @@ class _Lowerer:
     def _softmax(self, layer: Layer, stage: Stage) -> VectorPass:
         elements = self.batch * layer.heads * layer.tokens * layer.tokens
         reads = 2 if stage is Stage.FF else 4
-        return VectorPass(layer, stage, ("softmax",), elements, 2 * elements, reads * elements, 2 * elements)
+        return VectorPass((layer,), stage, ("softmax",), elements, 2 * elements, reads * elements, 2 * elements)
 
 
 @dataclass
@@ -173,10 +191,16 @@ class _Assembler:
     options: Options
     batch: int
     tensors: dict[str, program.Tensor] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    held_in: dict[str, str] = field(default_factory=dict)  # layer -> the layer whose tensor holds its output
     top: int = 0
 
     def assemble(self, chains: list[list[Step]], meta: dict[str, object]) -> Program:
         index = {layer.name: i for i, layer in enumerate(self.workload.layers)}
+        self.inputs = self.workload.inputs_of()
+        for layer, after in lowering.groups_after(self.workload):
+            if layer is not None and layer.op != "attention" and lowering.relu_only(after):
+                self.held_in[after[0].name] = layer.name
         found: list[Descriptor] = []
         for number, chain in enumerate(chains):
             for position, step in enumerate(chain):
@@ -205,7 +229,15 @@ class _Assembler:
         return address
 
     def _activation(self, layer: Layer, role: str) -> int:
-        """x: input; y: output; dx, dy: their gradients. Channels are innermost."""
+        """x: input; y: output; dx, dy: their gradients. Channels are innermost; x is the tensor its writer placed."""
+        if role == "x":
+            source = self.inputs[layer.name]
+            if not source:
+                return self._place("input", "float16", (self.batch, self._input_elements(layer)))
+            return self._activation(self._layer(self.held_in.get(source[0], source[0])), "y")
+        if role == "dx" and self._sole_reader(layer):
+            source = self.inputs[layer.name][0]
+            return self._activation(self._layer(self.held_in.get(source, source)), "dy")
         count = layer.out_elements if role in ("y", "dy") else self._input_elements(layer)
         return self._place(f"{layer.name}.{role}", "float16", (self.batch, count))
 
@@ -214,6 +246,14 @@ class _Assembler:
         if layer.op == "attention":
             return 3 * layer.out_elements
         return layer.tokens * layer.ic if layer.op == "linear" else layer.ic * layer.h * layer.w
+
+    def _layer(self, name: str) -> Layer:
+        return next(layer for layer in self.workload.layers if layer.name == name)
+
+    def _sole_reader(self, layer: Layer) -> bool:
+        """True when nobody else reads the layer's input, so that its dX is that tensor's whole gradient."""
+        source = self.inputs[layer.name]
+        return bool(source) and sum(source[0] in names for names in self.inputs.values()) == 1
 
     def _weights(self, layer: Layer, stage: Stage, pattern: Sparsity) -> tuple[int, int]:
         """(values, indices) addresses of the weight operand of a stage; indices 0 where dense."""
@@ -230,7 +270,7 @@ class _Assembler:
         forwarded = (
             self.options.forward_on_chip
             and not (item.transposed or item.swapped)
-            and any(isinstance(step, VectorPass) and step.stage is item.stage for step in before)
+            and any(isinstance(step, VectorPass) and self._feeds(step, item) for step in before)
             and not any(isinstance(step, Product) for step in before)
         )
         online = any(isinstance(step, Prune) and step.stage is item.stage for step in before) and not item.swapped
@@ -242,9 +282,14 @@ class _Assembler:
             | program.KEEP_ON_CHIP * kept
             | program.ONLINE_PRUNE * online
             | program.OUT_FP32 * item.out_fp32
+            | item.epilogue
         )
         y, x, layer = item.y, item.x, item.layer
         addresses = self._operands(item)
+        if item.epilogue & (program.WRITE_MASK | program.APPLY_MASK):
+            holder = layer.name if item.epilogue & program.WRITE_MASK else self.held_in[self.inputs[layer.name][0]]
+            shape = (-(-self.batch * self._layer(holder).out_elements // 8),)
+            addresses["mask_address"] = self._place(f"{holder}.mask", "uint8", shape, 1)
         for name, value in (("m", item.m), ("n", item.n), ("k", item.k), ("count", item.count)):
             if value > SIZE_LIMIT:
                 hint = "use a smaller batch"
@@ -296,6 +341,14 @@ class _Assembler:
         mapping, _ = best_mapping(self.accelerator, work, self.options)
         return _with_mapping(base, mapping)
 
+    def _feeds(self, step: VectorPass, item: Product) -> bool:
+        """True when the product reads what the pass writes."""
+        if step.stage is not item.stage:
+            return False
+        if step.stage is Stage.BP or step.layer is item.layer:
+            return True
+        return self.inputs[item.layer.name][:1] == (step.layer.name,)
+
     def _operands(self, item: Product) -> dict[str, int]:
         """DRAM addresses of A, B, indices and C. Attention operands are named by part."""
         layer, stage = item.layer, item.stage
@@ -333,9 +386,26 @@ class _Assembler:
         }
 
     def _vector(self, item: VectorPass, head: dict[str, int]) -> Descriptor:
+        """Forward: the run's input to its last y. Backward: that one's gradient to the product's dy."""
         bits = sum(1 << program.FUNCTIONS.index(name) for name in set(item.functions))
-        role = "y" if item.stage is Stage.FF else "dx"
-        target = self._place(f"{item.layer.name}.{role}", "float16", (item.elements,))
+        first, last = item.layers[0], item.layers[-1]
+        addresses: dict[str, int] = {}
+        if last.op != "attention":
+            saved = self._activation(first, "x")
+            writers = self.inputs[first.name]
+            if item.stage is Stage.FF:
+                addresses = {"source_address": saved, "target_address": self._activation(last, "y")}
+            else:
+                gradient = self._place(f"{last.name}.dy", "float16", (self.batch, last.out_elements))
+                target = f"{writers[0] if writers else 'input'}.dy"
+                count = (self.batch, lowering.input_elements(first))
+                addresses = {"source_address": gradient, "second_address": saved}
+                addresses["target_address"] = self._place(target, "float16", count)
+        else:
+            name = "scores" if item.stage is Stage.FF else "dscores"
+            size = self.batch * last.heads * last.tokens
+            place = self._place(f"{last.name}.{name}", "float16", (size, last.tokens))
+            addresses = {"source_address": place, "target_address": place}
         return descriptor(
             Kind.VECTOR,
             **head,
@@ -345,7 +415,7 @@ class _Assembler:
             read_bytes=item.read_bytes,
             write_bytes=item.write_bytes,
             functions=bits,
-            target_address=target,
+            **addresses,
         )
 
     def _update(self, item: Update, head: dict[str, int]) -> Descriptor:
@@ -424,7 +494,10 @@ def work_of(item: Descriptor, accelerator: Accelerator) -> Work:
         a_bytes, b_elements = 2 * item["m"] * steps * item["kc"] * item["count"], feature_map
     elif not transposed:
         halo = 2 * max(item["taps_y"] - item["step_y"], 0) * item["in_w"] * item["in_c"]
-    c_bytes = item["m"] * item["n"] * item["count"] * (4 if item.flag(program.OUT_FP32) else 2)
+    results = item["m"] * item["n"] * item["count"]
+    mask = -(-results // 8)
+    c_bytes = results * (4 if item.flag(program.OUT_FP32) else 2)
+    c_bytes += mask if item.flag(program.WRITE_MASK) else 0
     return Work(
         item["m"],
         item["n"],
@@ -438,5 +511,6 @@ def work_of(item: Descriptor, accelerator: Accelerator) -> Work:
         b_elements,
         pattern.is_dense or item.flag(program.ONLINE_PRUNE),
         0 if item.flag(program.KEEP_ON_CHIP) else c_bytes,
+        mask if item.flag(program.APPLY_MASK) else 0,
         item.flag(program.FORWARDED_A),
     )

@@ -62,6 +62,7 @@ class Product:
     weights_are_b: bool = True
     out_fp32: bool = False
     part: str = ""  # which of several products of a stage: qk, av, phase, ...
+    epilogue: int = 0  # RELU, STATISTICS and APPLY_MASK flags of the program
     block: int = 1  # depthwise: channels computed together, of which only the diagonal is wanted
 
     @property
@@ -87,15 +88,20 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class VectorPass:
-    """One pass of the vector lanes over memory."""
+    """One pass of the vector lanes over memory; ``layers`` are fused, the last one's output is the result."""
 
-    layer: Layer
+    layers: tuple[Layer, ...]
     stage: Stage
     functions: tuple[str, ...]
     elements: int
     lane_cycles: int
     read_bytes: int
     write_bytes: int
+
+    @property
+    def layer(self) -> Layer:
+        """The layer a report names: the last one."""
+        return self.layers[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +301,12 @@ def _swap(item: Product) -> Product:
     return replace(item, m=item.n, n=item.m, a_bytes=a_bytes, swapped=True, weights_are_b=False)
 
 
-def vector_pass(layers: list[Layer], batch: int, stage: Stage, *, train: bool, fused_relu: bool) -> VectorPass | None:
-    """Fuse consecutive elementwise layers into one pass; None where the product's epilogue does all of it.
+def vector_pass(
+    layers: list[Layer], batch: int, *, train: bool, fused_relu: bool, kept: frozenset[str] = frozenset()
+) -> VectorPass | None:
+    """Fuse consecutive elementwise layers into one forward pass; None where the product's epilogue does all of it.
+
+    ``kept`` names layers whose output somebody else reads too: inside the run it costs one more write.
 
     Forward, training: batch statistics come from the product's epilogue; the pass normalises, adds,
     activates, pools. Row statistics (layernorm, softmax) take a second slot a element. Inference:
@@ -307,7 +317,7 @@ def vector_pass(layers: list[Layer], batch: int, stage: Stage, *, train: bool, f
     if not layers or (functions == ("relu",) and fused_relu):
         return None
     first, last = layers[0], layers[-1]
-    elements_in = batch * _input_elements(first)
+    elements_in = batch * input_elements(first)
     elements = batch * last.out_elements
     slots = max(elements_in, elements) * (2 if set(functions) & ROW_STATISTICS else 1)
     adds = sum(batch * layer.out_elements * BYTES16 for layer in layers if layer.function in ("add", "scale"))
@@ -315,7 +325,8 @@ def vector_pass(layers: list[Layer], batch: int, stage: Stage, *, train: bool, f
     in_epilogue = not train and not set(functions) & (ROW_STATISTICS | POOLS)
     read = adds + (0 if in_epilogue else elements_in * BYTES16)
     write = 0 if in_epilogue else elements * BYTES16 + mask
-    return VectorPass(last, stage, functions, elements, slots, read, write)
+    write += sum(batch * layer.out_elements * BYTES16 for layer in layers[:-1] if layer.name in kept)
+    return VectorPass(tuple(layers), Stage.FF, functions, elements, slots, read, write)
 
 
 def backward_passes(
@@ -331,7 +342,7 @@ def backward_passes(
     if not layers or (functions == ("relu",) and fused_relu):
         return None, None
     first, last = layers[0], layers[-1]
-    elements_in = batch * _input_elements(first)
+    elements_in = batch * input_elements(first)
     elements_out = batch * last.out_elements
     adds = sum(batch * layer.out_elements * BYTES16 for layer in layers if layer.function == "add")
     saved = set(functions) - {"add", "avgpool"}
@@ -339,19 +350,37 @@ def backward_passes(
     reduction = None
     if "batchnorm" in functions:
         read = elements_in * BYTES16 + mask
-        reduction = VectorPass(last, Stage.BP, ("statistics",), 2 * first.oc, elements_in, read, 8 * first.oc)
+        reduction = VectorPass(tuple(layers), Stage.BP, ("statistics",), 2 * first.oc, elements_in, read, 8 * first.oc)
     read = elements_out * BYTES16 + (elements_in * BYTES16 if saved else 0) + mask + adds
     slots = max(elements_in, elements_out) * (2 if set(functions) & ROW_STATISTICS else 1)
-    apply = VectorPass(last, Stage.BP, functions, elements_in, slots, read, elements_in * BYTES16)
+    apply = VectorPass(tuple(layers), Stage.BP, functions, elements_in, slots, read, elements_in * BYTES16)
     return reduction, apply
 
 
-def _input_elements(layer: Layer) -> int:
+def input_elements(layer: Layer) -> int:
+    """Elements of the input of an elementwise layer, one sample."""
     if layer.function in POOLS:
         return layer.oc * layer.h * layer.w
     if layer.function == "swiglu":
         return 2 * layer.out_elements
     return layer.out_elements
+
+
+def relu_only(layers: list[Layer]) -> bool:
+    """True for a lone ReLU, which a product's epilogue does."""
+    return [layer.function for layer in layers] == ["relu"]
+
+
+def kept_layers(workload: Workload) -> frozenset[str]:
+    """Layers that somebody other than the next layer reads."""
+    inputs = workload.inputs_of()
+    following = dict(zip((layer.name for layer in workload.layers), workload.layers[1:], strict=False))
+    return frozenset(
+        name
+        for reader, names in inputs.items()
+        for name in names
+        if name not in following or following[name].name != reader
+    )
 
 
 def groups_after(workload: Workload) -> list[tuple[Layer | None, list[Layer]]]:

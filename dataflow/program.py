@@ -60,11 +60,13 @@ SWAPPED = 2  # the sparse operand is the activation; m and n of the stage are ex
 A_RESIDENT = 4  # an activation chunk over all of k fits the W2E bank
 B_RESIDENT = 8  # a weight chunk over all of k fits the N2S bank
 FORWARDED_A = 16  # the vector pass before it in the chain hands A over on chip
-RELU = 32  # epilogue: ReLU, and its mask bit plane
+RELU = 32  # epilogue: ReLU
 STATISTICS = 64  # epilogue: per-column sum and sum of squares (batch normalisation)
 KEEP_ON_CHIP = 128  # the result is consumed by the update that follows in the chain
 ONLINE_PRUNE = 256  # B is read dense and pruned by the SORE lanes on its way in
 OUT_FP32 = 512  # results leave as binary32, else binary16
+WRITE_MASK = 2048  # epilogue: the ReLU's bit plane, for the backward stage
+APPLY_MASK = 1024  # epilogue: gradients pass where the ReLU mask bit is set
 
 HEAD: list[tuple[Any, ...]] = [
     ("kind", "u1"),

@@ -68,7 +68,8 @@ class Work:
     halo_bytes: int  # bytes read again at every border of an activation chunk, one repeat
     b_elements: int  # distinct elements of B before compression, all repeats
     b_dense: bool  # B is read dense from memory (dense pattern, or pruned on its way in)
-    c_bytes: int  # bytes written, all repeats (0: kept on chip)
+    c_bytes: int  # bytes written, all repeats (0: kept on chip), a ReLU mask included
+    mask_bytes: int  # bytes of the ReLU mask that the epilogue reads
     forwarded: bool  # the first read of A comes from the vector pass before it
 
 
@@ -170,7 +171,7 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
     rows = shape.rows * mapping.interleave if mapping.mode is Mode.OS else shape.rows
     first = min(work.a_bytes // work.count, rows * group * 2) + shape.cols * group_bytes(work.pattern, keep, group)
     fill = accelerator.dram_cycles(first)
-    return Cost(compute, fill, a_read + b_total_bytes(work) * b_reads, work.c_bytes, tiles, groups)
+    return Cost(compute, fill, a_read + b_total_bytes(work) * b_reads + work.mask_bytes, work.c_bytes, tiles, groups)
 
 
 def objective(accelerator: Accelerator, found: Cost, options: Options) -> int:

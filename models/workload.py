@@ -82,6 +82,9 @@ class Layer(BaseModel, frozen=True):
     function: Function | None = None
     prune: bool = Field(default=True, description="false keeps the layer dense whatever the method")
     pattern: Pattern | None = Field(default=None, description="overrides the run's pattern for this layer")
+    inputs: Annotated[tuple[str, ...] | None, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
+        Field(default=None, description="layers read, default: the one before; a residual add names two")
+    )
     input_gradient: bool | None = Field(
         default=None, description="false: no backward product; by default only the first product has none"
     )
@@ -178,6 +181,9 @@ class Workload(BaseModel, frozen=True):
         for layer in self.layers:
             if layer.name in seen:
                 raise ValueError(f"layers: names must be unique, not {layer.name!r} twice")
+            for name in layer.inputs or ():
+                if name not in seen:
+                    raise ValueError(f"layers: {layer.name}.inputs: must name earlier layers, not {name!r}")
             seen.add(layer.name)
         if not any(layer.is_product for layer in self.layers):
             raise ValueError("layers: must hold at least one conv2d, linear, depthwise or attention layer")
@@ -219,6 +225,15 @@ class Workload(BaseModel, frozen=True):
     def weights(self) -> int:
         """Weight elements of the products (biases and normalisation parameters not counted)."""
         return sum(layer.weight_elements for layer in self.layers)
+
+    def inputs_of(self) -> dict[str, tuple[str, ...]]:
+        """Names of the layers that every layer reads; () for the network's own input."""
+        found: dict[str, tuple[str, ...]] = {}
+        previous: tuple[str, ...] = ()
+        for layer in self.layers:
+            found[layer.name] = previous if layer.inputs is None else layer.inputs
+            previous = (layer.name,)
+        return found
 
     def input_gradient(self, layer: Layer) -> bool:
         """True when the layer's backward product is computed: all but the first product, unless stated."""

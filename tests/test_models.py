@@ -103,6 +103,7 @@ LAYER = "{name: a, op: linear, ic: 8, oc: 8}"
         ("name: a\nlayers: [{name: a, op: conv2d, kh: 5, h: 3, w: 9}]", r"layers.0: kh: must be at most size \+ 2\*pad = 3, not 5$"),
         (f"name: a\nlayers: [{LAYER}, {LAYER}]", r"layers: names must be unique, not 'a' twice$"),
         ("name: a\nlayers: [{name: a, op: depthwise, ic: 8, oc: 4, groups: 8}]", r"groups: must equal ic and oc for depthwise"),
+        ("name: a\nlayers: [{name: a, op: linear, ic: 4, oc: 4, inputs: [b]}]", r"layers: a.inputs: must name earlier layers, not 'b'$"),
         ("name: a\nlayers: [{name: a, op: elementwise, oc: 4}]", r"function: must be given for an elementwise layer$"),
     ],
 )  # fmt: skip

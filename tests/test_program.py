@@ -10,11 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmsat.dataflow import compile_program
+from nmsat.dataflow.lowering import kept_layers
 from nmsat.dataflow.program import (
+    APPLY_MASK,
     DTYPES,
+    FORWARDED_A,
     FUNCTIONS,
+    RELU,
+    WRITE_MASK,
     Kind,
     Program,
+    Stage,
     Tensor,
     descriptor,
     field_names,
@@ -112,3 +118,39 @@ def test_tensors_do_not_overlap(encoded):
 def test_equal_inputs_give_equal_bytes(encoded):
     again = compile_program(Workload.load("digits-mlp"), Accelerator.load("sat_4x4"), batch=16).encode()
     assert again == encoded
+
+
+def test_layers_share_the_tensors_along_the_network_s_edges():
+    """What one product writes the next reads, ReLU and mask in the epilogue; gradients flow back the same way."""
+    program = compile_program(Workload.load("digits-mlp"), Accelerator.load("sat_4x4"), batch=16)
+    products = [item for item in program.descriptors if item.kind is Kind.PRODUCT]
+    forward = [item for item in products if item["stage"] == Stage.FF]
+    backward = [item for item in products if item["stage"] == Stage.BP]
+    update = [item for item in products if item["stage"] == Stage.WU]
+    assert (len(forward), len(backward), len(update)) == (4, 3, 4)
+    for before, after in pairwise(forward):
+        assert before["c_address"] == after["a_address"]
+    for before, after in pairwise(backward):
+        assert before["c_address"] == after["a_address"]
+    assert [item["a_address"] for item in update] == [item["a_address"] for item in reversed(forward)]
+    assert [item["b_address"] for item in update[:3]] == [item["a_address"] for item in backward]
+    assert [item.flag(RELU) and item.flag(WRITE_MASK) for item in forward] == [True, True, True, False]
+    assert all(item.flag(APPLY_MASK) for item in backward)
+    masks = [item["mask_address"] for item in forward[:3]]
+    assert [item["mask_address"] for item in backward] == masks[::-1]
+    inference = compile_program(Workload.load("digits-mlp"), Accelerator.load("sat_4x4"), batch=16, mode="infer")
+    assert not any(item.flag(WRITE_MASK) for item in inference.descriptors)
+
+
+def test_a_residual_branch_is_kept_and_read_where_it_is_named():
+    net, sat = Workload.load("resnet18"), Accelerator.load("sat")
+    program = compile_program(net, sat, batch=2)
+    tensors = {item.name: item.address for item in program.tensors}
+    at = {net.layers[item["layer"]].name: item for item in program.descriptors if item["stage"] == Stage.FF}
+    assert (
+        at["layer2.0.conv1"]["a_address"] == at["layer2.0.downsample"]["a_address"] == tensors["layer1.1.conv2.relu.y"]
+    )
+    assert at["layer2.0.downsample"].flag(FORWARDED_A)
+    assert not at["layer2.0.conv1"].flag(FORWARDED_A)  # the pass before it belongs to the downsample branch
+    assert "silu" not in " ".join(kept_layers(net))
+    assert "block1.dw.silu" in kept_layers(Workload.load("efficientnet_b0"))

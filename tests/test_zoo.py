@@ -54,3 +54,25 @@ def test_feature_maps_chain():
             if previous is not None:
                 assert (channels, layer.h, layer.w) == previous, f"{name} {layer.name}"
             previous = (layer.oc, layer.oh, layer.ow)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet9", "resnet18", "resnet50", "resnet18_tiny", "mobilenet_v2", "efficientnet_b0"]
+)
+def test_residual_edges_join_maps_of_one_size(name):
+    net = Workload.load(name)
+    layers, inputs, adds = {layer.name: layer for layer in net.layers}, net.inputs_of(), 0
+    for layer in net.layers:
+        if layer.function == "add":
+            first, second = (layers[source] for source in inputs[layer.name])
+            assert (first.oc, first.oh, first.ow) == (second.oc, second.oh, second.ow) == (layer.oc, layer.h, layer.w)
+            adds += 1
+        elif layer.op in ("conv2d", "depthwise") and inputs[layer.name]:
+            source = layers[inputs[layer.name][0]]
+            assert (source.oc, source.oh, source.ow) == (layer.ic, layer.h, layer.w), layer.name
+    assert (
+        adds
+        == {"resnet9": 2, "resnet18": 8, "resnet18_tiny": 8, "resnet50": 16, "mobilenet_v2": 10, "efficientnet_b0": 9}[
+            name
+        ]
+    )

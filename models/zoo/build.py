@@ -24,6 +24,22 @@ class Net:
     def add(self, name: str, op: str, **fields: Any) -> None:
         self.layers.append({"name": name, "op": op, **fields})
 
+    @property
+    def last(self) -> str:
+        """Name of the latest layer."""
+        return self.layers[-1]["name"]
+
+    def reads(self, *names: str) -> None:
+        """The latest layer reads these instead of the one before it."""
+        if names != (self.layers[-2]["name"],):
+            self.layers[-1]["inputs"] = list(names)
+
+    def residual(self, name: str, function: str, other: str) -> None:
+        """An elementwise layer of the one before and another."""
+        before = self.last
+        self.each(name, function)
+        self.reads(before, other)
+
     def conv(self, name: str, oc: int, k: int, stride: int = 1, pad: int | None = None, **more: Any) -> None:
         pad = k // 2 if pad is None else pad
         self.add(name, "conv2d", ic=self.c, oc=oc, kh=k, kw=k, h=self.s, w=self.s, stride=stride, pad=pad, **more)
@@ -70,6 +86,14 @@ class Net:
         self.add("loss", "elementwise", function="cross_entropy", oc=classes)
 
 
+def _residual_pair(net: Net, name: str, width: int) -> None:
+    skip = net.last
+    for i in (1, 2):
+        net.conv(f"{name}.{i}", width, 3)
+        net.each(f"{name}.{i}", "batchnorm", "relu")
+    net.residual(f"{name}.2", "add", skip)
+
+
 def resnet9() -> Net:
     """ResNet9 for CIFAR-10, the variant of the SDGP experiments."""
     net = Net(3, 32)
@@ -77,15 +101,11 @@ def resnet9() -> Net:
     net.each("conv0", "batchnorm", "relu")
     net.conv("conv1", 256, 5, 2, 2)
     net.each("conv1", "batchnorm", "relu")
-    for i in (1, 2):
-        net.conv(f"res1.{i}", 256, 3)
-        net.each(f"res1.{i}", "batchnorm", "relu", *(("add",) if i == 2 else ()))
+    _residual_pair(net, "res1", 256)
     net.conv("conv2", 512, 3)
     net.each("conv2", "batchnorm", "relu")
     net.pool("pool2", "maxpool", 2, 2)
-    for i in (1, 2):
-        net.conv(f"res2.{i}", 512, 3)
-        net.each(f"res2.{i}", "batchnorm", "relu", *(("add",) if i == 2 else ()))
+    _residual_pair(net, "res2", 512)
     net.conv("conv3", 256, 3, pad=0)
     net.each("conv3", "batchnorm", "relu")
     net.pool("pool3", "maxpool", net.s, net.s)
@@ -110,7 +130,8 @@ def _resnet(net: Net, blocks: tuple[int, ...], bottleneck: bool, classes: int) -
         for block in range(count):
             stride = 2 if stage > 1 and block == 0 else 1
             name = f"layer{stage}.{block}"
-            c_in, s_in = net.c, net.s
+            c_in, s_in, skip = net.c, net.s, net.last
+            entry = skip
             out = width * 4 if bottleneck else width
             shapes = (
                 ((width, 1, 1), (width, 3, stride), (out, 1, 1)) if bottleneck else ((width, 3, stride), (out, 3, 1))
@@ -118,10 +139,15 @@ def _resnet(net: Net, blocks: tuple[int, ...], bottleneck: bool, classes: int) -
             if stride != 1 or c_in != out:
                 net.conv(f"{name}.downsample", out, 1, stride, 0)
                 net.each(f"{name}.downsample", "batchnorm")
-                net.c, net.s = c_in, s_in
+                net.c, net.s, skip = c_in, s_in, net.last
             for i, (oc, k, s) in enumerate(shapes, 1):
                 net.conv(f"{name}.conv{i}", oc, k, s)
-                net.each(f"{name}.conv{i}", "batchnorm", *(("add",) if i == len(shapes) else ()), "relu")
+                if i == 1:
+                    net.reads(entry)
+                net.each(f"{name}.conv{i}", "batchnorm")
+                if i == len(shapes):
+                    net.residual(f"{name}.conv{i}", "add", skip)
+                net.each(f"{name}.conv{i}", "relu")
     net.pool("avgpool", "avgpool", net.s, net.s)
     net.head(classes)
     return net
@@ -170,23 +196,25 @@ def mobilenet_v1() -> Net:
 
 
 def _inverted(net: Net, name: str, expand: int, k: int, stride: int, width: int, act: str, se: int = 0) -> None:
-    c_in = net.c
+    c_in, entry = net.c, net.last
     if expand != 1:
         net.conv(f"{name}.expand", c_in * expand, 1)
         net.each(f"{name}.expand", "batchnorm", act)
     net.depthwise(f"{name}.dw", k, stride)
     net.each(f"{name}.dw", "batchnorm", act)
     if se:
-        c, s = net.c, net.s
+        c, s, wide = net.c, net.s, net.last
         net.pool(f"{name}.se.pool", "avgpool", s, s)
         net.add(f"{name}.se.reduce", "linear", ic=c, oc=se, prune=False)
         net.add(f"{name}.se.reduce.{act}", "elementwise", function=act, oc=se)
         net.add(f"{name}.se.expand", "linear", ic=se, oc=c, prune=False)
         net.add(f"{name}.se.expand.sigmoid", "elementwise", function="sigmoid", oc=c)
         net.s = s
-        net.each(f"{name}.se", "scale")
+        net.residual(f"{name}.se", "scale", wide)
     net.conv(f"{name}.project", width, 1)
-    net.each(f"{name}.project", "batchnorm", *(("add",) if stride == 1 and c_in == width else ()))
+    net.each(f"{name}.project", "batchnorm")
+    if stride == 1 and c_in == width:
+        net.residual(f"{name}.project", "add", entry)
 
 
 def mobilenet_v2() -> Net:
@@ -245,17 +273,23 @@ def _encoder(net: Net, i: int, dim: int, heads: int, mlp: int, tokens: int, post
     def each(name: str, function: str, width: int = dim) -> None:
         net.add(f"block{i}.{name}", "elementwise", function=function, oc=width, tokens=tokens)
 
+    skip = net.last if net.layers else ""
     if not post_norm:
         each("norm1", "layernorm")
     net.add(f"block{i}.qkv", "linear", ic=dim, oc=3 * dim, tokens=tokens, **more)
     net.add(f"block{i}.attention", "attention", heads=heads, head_dim=dim // heads, tokens=tokens)
     net.add(f"block{i}.proj", "linear", ic=dim, oc=dim, tokens=tokens)
     each("add1", "add")
+    if skip:
+        net.reads(f"block{i}.proj", skip)
+    skip = net.last
     each("norm2" if not post_norm else "norm1", "layernorm")
+    skip = net.last if post_norm else skip
     net.add(f"block{i}.fc1", "linear", ic=dim, oc=mlp, tokens=tokens)
     each("gelu", "gelu", mlp)
     net.add(f"block{i}.fc2", "linear", ic=mlp, oc=dim, tokens=tokens)
     each("add2", "add")
+    net.reads(f"block{i}.fc2", skip)
     if post_norm:
         each("norm2", "layernorm")
 
@@ -288,12 +322,13 @@ def llama_7b_block() -> Net:
     net.add("qkv", "linear", ic=dim, oc=3 * dim, tokens=tokens, input_gradient=True)
     net.add("attention", "attention", heads=32, head_dim=128, tokens=tokens)
     net.add("proj", "linear", ic=dim, oc=dim, tokens=tokens)
-    net.add("add1", "elementwise", function="add", oc=dim, tokens=tokens)
+    net.add("add1", "elementwise", function="add", oc=dim, tokens=tokens)  # its skip is the block's input
     net.add("norm2", "elementwise", function="rmsnorm", oc=dim, tokens=tokens)
     net.add("gate_up", "linear", ic=dim, oc=2 * mlp, tokens=tokens)
     net.add("swiglu", "elementwise", function="swiglu", oc=mlp, tokens=tokens)
     net.add("down", "linear", ic=mlp, oc=dim, tokens=tokens)
     net.add("add2", "elementwise", function="add", oc=dim, tokens=tokens)
+    net.reads("down", "add1")
     return net
 
 
@@ -339,6 +374,8 @@ ZOO: dict[str, Callable[[], Net]] = {
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(value)}]"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 
