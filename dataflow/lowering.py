@@ -151,7 +151,7 @@ def _phases(size: int, out: int, kernel: int, stride: int, pad: int) -> list[Axi
     for phase in range(min(stride, size)):
         first = (phase + pad) % stride
         taps = len(range(first, kernel, stride))
-        origin = (phase + pad - first) // stride
+        origin = (phase + pad) // stride
         count = ceil((size - phase) / stride)
         phases.append(Axis(out, count, taps, 1, -1, origin, first, stride, phase, stride, size))
     return phases

@@ -53,6 +53,8 @@ def networks(draw) -> Workload:
 @st.composite
 def machines(draw) -> Accelerator:
     return SAT.replace(
+        vector_lanes=draw(st.sampled_from([1, 128])),
+        wuve_lanes=draw(st.sampled_from([1, 32])),
         rows=draw(st.sampled_from([1, 3, 8, 32])), cols=draw(st.sampled_from([1, 4, 16, 32])),
         adder_latency_cycles=draw(st.integers(1, 10)), multiplier_latency_cycles=draw(st.integers(1, 5)),
         dram_mb_s=draw(st.sampled_from([400, 19200, 76800])), w2e_bytes=draw(st.sampled_from([2**18, 2**21])),
@@ -87,6 +89,10 @@ def test_invariants(network, machine, pattern, method, batch):
                 assert row["cycles"] * machine.processing_elements >= row["useful_macs"]
         traffic = totals["dram_read_bytes"] + totals["dram_write_bytes"]
         array = sum(row["busy_cycles"] for row in result.layers if row["stage"] != "vector")
+        for op in ("update", "prune"):
+            assert sum(row["busy_cycles"] for row in result.layers if row["op"] == op) <= totals["cycles"]
+        lanes = [row for row in result.layers if row["stage"] == "vector" and row["op"] not in ("update", "prune")]
+        assert sum(row["busy_cycles"] for row in lanes) <= totals["cycles"]
         busy = sum(row["busy_cycles"] for row in result.layers)
         assert max(array, machine.dram_cycles(traffic)) <= totals["cycles"]
         assert totals["cycles"] <= busy + machine.dram_cycles(traffic) + len(result.layers)
