@@ -197,6 +197,17 @@ def _options(args: argparse.Namespace) -> Any:
     )
 
 
+def _step(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments that simulate and compile_program share."""
+    return {
+        "method": args.method,
+        "sparsity": args.sparsity,
+        "batch": args.batch or 512,
+        "mode": args.mode,
+        "options": _options(args),
+    }
+
+
 def _run(args: argparse.Namespace) -> int:
     _check_outputs(args.csv, args.json, args.trace)
     from .models import Accelerator, Workload
@@ -212,15 +223,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         from .simulator import simulate
 
-        result = simulate(
-            workload,
-            accelerator,
-            method=args.method,
-            sparsity=args.sparsity,
-            batch=args.batch or 512,
-            mode=args.mode,
-            options=_options(args),
-        )
+        result = simulate(workload, accelerator, **_step(args))
     if args.csv:
         _write(args.csv, result.to_csv())
     if args.json:
@@ -229,7 +232,7 @@ def _run(args: argparse.Namespace) -> int:
         from .reports.trace import chrome_trace
 
         _write(args.trace, chrome_trace(result, accelerator.clock_mhz))
-    if not (args.quiet or "-" in (args.json, args.csv)):
+    if not (args.quiet or "-" in (args.json, args.csv, args.trace)):
         from .reports.tables import layer_table, summary_lines
 
         _show(layer_table(result, accelerator.processing_elements), *summary_lines(result, accelerator.dram_gib))
@@ -252,19 +255,13 @@ def _add_schedule(verbs: Any) -> None:
 
 def _schedule(args: argparse.Namespace) -> int:
     _check_outputs(args.output, args.json)
+    if args.output and not args.output.endswith((".json", ".bin")):
+        raise NmsatError.rule("", "-o", "a .json (readable) or .bin (encoded) file", args.output)
     from .dataflow import compile_program
     from .models import Accelerator, Workload
 
     workload, accelerator = Workload.load(args.workload), Accelerator.load(args.accelerator)
-    program = compile_program(
-        workload,
-        accelerator,
-        method=args.method,
-        sparsity=args.sparsity,
-        batch=args.batch or 512,
-        mode=args.mode,
-        options=_options(args),
-    )
+    program = compile_program(workload, accelerator, **_step(args))
     readable = program.readable()
     if args.layer is not None:
         if args.layer not in program.layers:

@@ -176,7 +176,6 @@ FUNCTIONS = (
     "softmax",
     "cross_entropy",
     "statistics",
-    "zero",
 )
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .errors import InputFileError, NmsatError
+from .errors import NmsatError
 from .sparsity import Sparsity
-from .yaml_io import read_yaml, validate
+from .yaml_io import named_file, names_in, read_yaml, validate
 
 _FOLDER = Path(__file__).parent / "accelerators"
 
@@ -77,19 +77,13 @@ class Accelerator(BaseModel, frozen=True):
         InputFileError
             If there is no such name or file, or the file breaks a rule.
         """
-        text = str(name_or_path)
-        if text in cls.names():
-            path = _FOLDER / f"{text}.yaml"
-        elif isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
-            path = Path(name_or_path)
-        else:
-            raise InputFileError(f"accelerator {text!r}: must be one of {', '.join(cls.names())}, or a YAML file")
+        path = named_file("accelerator", _FOLDER, name_or_path, (".yaml", ".yml"))
         return validate(cls, read_yaml(path), str(name_or_path))
 
     @staticmethod
     def names() -> list[str]:
         """Names of the accelerators that ship with the package, sorted."""
-        return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+        return names_in(_FOLDER)
 
     def replace(self, **changes: Any) -> Accelerator:
         """A validated copy with some fields changed; unknown names and bad values raise NmsatError."""

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from .errors import InputFileError, NmsatError
+from .errors import NmsatError
 from .sparsity import Sparsity
-from .yaml_io import read_yaml, validate
+from .yaml_io import named_file, names_in, read_yaml, validate
 
 FORMAT = "nmsat-workload/1"
 _FOLDER = Path(__file__).parent / "zoo"
@@ -198,23 +198,17 @@ class Workload(BaseModel, frozen=True):
         InputFileError
             If there is no such name or file, or the file breaks a rule.
         """
-        text = str(name_or_path)
-        if text in cls.names():
-            path = _FOLDER / f"{text}.yaml"
-        elif text.lower().endswith(".csv"):
+        path = named_file("workload", _FOLDER, name_or_path, (".yaml", ".yml", ".csv"))
+        if path.suffix.lower() == ".csv":
             from .scalesim_csv import read_topology
 
-            return read_topology(Path(text))
-        elif isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
-            path = Path(name_or_path)
-        else:
-            raise InputFileError(f"workload {text!r}: must be one of {', '.join(cls.names())}, or a .yaml or .csv file")
+            return read_topology(path)
         return validate(cls, read_yaml(path), str(name_or_path))
 
     @staticmethod
     def names() -> list[str]:
         """Names of the zoo, sorted."""
-        return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+        return names_in(_FOLDER)
 
     @property
     def macs(self) -> int:

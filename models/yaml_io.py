@@ -37,6 +37,27 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def named_file(kind: str, folder: Path, name: str | Path, suffixes: tuple[str, ...]) -> Path:
+    """The file of a shipped thing by name, or the user's own file by path.
+
+    Raises
+    ------
+    InputFileError
+        If the text is neither a shipped name nor looks like a path.
+    """
+    text, shipped = str(name), names_in(folder)
+    if text in shipped:
+        return folder / f"{text}.yaml"
+    if isinstance(name, Path) or "/" in text or text.lower().endswith(suffixes):
+        return Path(name)
+    raise InputFileError(f"{kind} {text!r}: must be one of {', '.join(shipped)}, or a {' or '.join(suffixes)} file")
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of the YAML files that ship in a folder, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
 def read_text(path: Path) -> str:
     """Read a user's text file.
 

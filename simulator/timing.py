@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..dataflow import program as fmt
-from ..dataflow.compiler import work_of
+from ..dataflow.assembler import work_of
 from ..dataflow.program import Descriptor, Kind, Mode, Order, Program, Stage, functions_of
 from ..dataflow.schedule import Cost, Mapping, Options, cost
 from ..models.accelerator import Accelerator

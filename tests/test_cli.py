@@ -81,10 +81,10 @@ def test_list(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothere"], r"nmsat: workload 'nothere': must be one of bert_base, .*, or a \.yaml or \.csv file"),
+        (["run", "nothere"], r"nmsat: workload 'nothere': must be one of bert_base, .*, or a \.yaml or \.yml or \.csv file"),
         (["run", "none.yaml"], r"nmsat: none\.yaml: must be an existing file; there is none of that name"),
         (["run", "{dir}/"], r"nmsat: .*: must be a file, not a folder"),
-        (["run", "resnet18", "-a", "nothere"], r"nmsat: accelerator 'nothere': must be one of sat, sat_4x4, sat_8x8, or a YAML file"),
+        (["run", "resnet18", "-a", "nothere"], r"nmsat: accelerator 'nothere': must be one of sat, sat_4x4, sat_8x8, or a .yaml or .yml file"),
         (["run", "resnet18", "--sparsity", "8:2"], r"nmsat: sparsity\.keep: must be 1 to 2, not 8; .*"),
         (["run", "resnet18", "--sparsity", "2"], r'nmsat: sparsity: must be a pattern such as "2:8" or "dense", not \'2\''),
         (["run", "resnet18", "--batch", "0"], r"nmsat run: argument --batch: must be a positive integer, not '0'; see nmsat run --help"),
@@ -95,6 +95,7 @@ def test_list(capsys):
         (["run", "resnet18", "--csv", "{dir}/no/x.csv"], r"nmsat: output: must be in an existing folder, not .*"),
         (["run", "digits-mlp", "-a", "sat_4x4", "--sparsity", "2:32"], r"nmsat: sparsity\.group: must be at most max_group = 16 .*"),
         (["schedule", "vgg19", "--layer", "x"], r"nmsat: --layer: must be a layer of vgg19, not 'x'"),
+        (["schedule", "vgg19", "-o", "p.txt"], r"nmsat: -o: must be a \.json \(readable\) or \.bin \(encoded\) file, not 'p\.txt'"),
         (["frobnicate"], r"nmsat: argument COMMAND: invalid choice: 'frobnicate' .*; see nmsat --help"),
         ([], r"nmsat: the following arguments are required: COMMAND; see nmsat --help"),
     ],

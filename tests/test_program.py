@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ from nmsat.dataflow.program import (
     functions_of,
 )
 from nmsat.models import Accelerator, NmsatError, Workload
+from nmsat.models.workload import Function
 
 
 def values(kind: Kind):
@@ -106,6 +108,10 @@ def test_readable_form_names_everything(encoded):
     first = shown["descriptors"][0]
     assert (first["layer"], first["stage"], first["mode"] in ("os", "ws")) == ("fc1", "ff", True)
     assert functions_of((1 << len(FUNCTIONS)) - 1) == list(FUNCTIONS)
+
+
+def test_every_elementwise_function_has_its_bit():
+    assert (*get_args(Function), "statistics") == FUNCTIONS
 
 
 def test_tensors_do_not_overlap(encoded):

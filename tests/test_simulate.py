@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmsat.dataflow import Options, compile_program
-from nmsat.dataflow.compiler import work_of
+from nmsat.dataflow.assembler import work_of
 from nmsat.dataflow.program import Kind
 from nmsat.dataflow.schedule import best_mapping, candidates, cost, objective
 from nmsat.models import Accelerator, Layer, NmsatError, Sparsity, UnschedulableError, Workload
