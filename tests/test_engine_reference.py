@@ -17,6 +17,7 @@ from nmsat.dataflow.array_timing import ArrayShape
 from nmsat.simulator.engine import run_os, run_ws
 
 F32 = np.float32
+DRAIN = 2  # the I slots that the last fold round writes and the chain loads
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Element:
     weights: dict = field(default_factory=dict)  # WS: the active set
     multiplier: list = field(default_factory=list)  # Lm stages
     adder: list = field(default_factory=list)  # La stages
-    sums: dict = field(default_factory=dict)  # OS: (bank, lane) -> sum
+    sums: dict = field(default_factory=dict)  # OS: (bank 0 or 1, lane) -> sum; (DRAIN, i) -> folded sum
     chain: tuple | None = None  # drain register
     load_line: list = field(default_factory=list)  # WS: La stages of weight words on their way south
 
@@ -126,8 +127,8 @@ def literal_os(shape: ArrayShape, a, values, indices, group: int, inter: int) ->
                 finished = pe.adder.pop()
                 if finished is not None:
                     key, word, complete = finished
-                    pe.sums[key] = word
-                    tile, lane = key
+                    tile, bank, lane = key
+                    pe.sums[bank, lane] = word
                     if complete and r == 0 and lane == 0:  # first sum of the tile: load the chains in step with row R-1
                         for i in range(inter):
                             loads[c][cycle + R - 1 + i * R] = (tile, i)
@@ -138,10 +139,12 @@ def literal_os(shape: ArrayShape, a, values, indices, group: int, inter: int) ->
                 if entering is not None:
                     kind, tile, lane, operand, complete = entering
                     if kind == "mac":
-                        before = F32(0) if operand[1] else pe.sums[tile, lane]
-                        result = ((tile, lane), F32(before + operand[0]), complete)
+                        before = F32(0) if operand[1] else pe.sums[tile % 2, lane]
+                        result = ((tile, tile % 2, lane), F32(before + operand[0]), complete)
                     else:
-                        result = ((tile, lane), F32(pe.sums[tile, lane] + pe.sums[tile, operand]), complete)
+                        folded = F32(pe.sums[tile % 2, lane] + pe.sums[tile % 2, operand])
+                        place = (DRAIN, lane // keep) if complete else (tile % 2, lane)
+                        result = ((tile, *place), folded, complete)
                 pe.adder.insert(0, result)
                 issue = None
                 if pe.control and pe.control[0] == "mac":
@@ -157,7 +160,7 @@ def literal_os(shape: ArrayShape, a, values, indices, group: int, inter: int) ->
                 tile, i = load
                 for r in range(R):
                     assert pes[r][c].chain is None, "drain chain busy"
-                    pes[r][c].chain = (tile, i, r, pes[r][c].sums[tile, i * keep])
+                    pes[r][c].chain = (tile, i, r, pes[r][c].sums[tile % 2 if keep == 1 else DRAIN, i])
         cycle += 1
         assert cycle < 100_000
     return out[: a.shape[0], :n], last_out + 1
@@ -230,6 +233,7 @@ def literal_ws(shape: ArrayShape, a, values, indices, group: int, chunk: int) ->
                 pe.load_line.insert(0, word)
                 if word and word[0] == r:
                     _, lane, tile, kt = word
+                    assert lane not in pe.shadow, "weight overwritten before it was taken over"
                     g, col = kt * R + r, tile * C + c
                     inside = g < groups and col < n
                     pe.shadow[lane] = (F32(values[g, lane, col]), int(indices[g, lane, col])) if inside else (F32(0), 0)
