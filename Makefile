@@ -20,7 +20,7 @@ slow: $(VENV)/.dev ## the long checks (10,000 engine cases)
 	$(PY) -m pytest -q -m slow
 
 bench: $(VENV)/.dev ## benchmarks, all or BENCH=name, each with its bar
-	@for file in benchmarks/$(if $(BENCH),$(BENCH),*).py; do $(PY) $$file || exit 1; done
+	@missed=0; for file in benchmarks/$(if $(BENCH),$(BENCH),*).py; do $(PY) $$file || missed=1; done; exit $$missed
 
 lint: $(VENV)/.dev ## ruff and pyright
 	$(VENV)/bin/ruff check .
@@ -31,12 +31,16 @@ gallery: $(VENV)/.dev ## regenerate the committed study (reports/gallery)
 	$(VENV)/bin/nmsat report --study reports/gallery
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # Only what is missing is installed, by apt as root or through sudo.
 system:
 	@missing=$$(for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
-	if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
+	if [ -n "$$missing" ] && ! command -v apt-get >/dev/null; then \
+	  echo "no apt-get here: going on without having checked for:" $$missing; \
+	elif [ -n "$$missing" ] && [ "$$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then \
+	  echo "not root and no sudo: please install" $$missing; exit 1; \
+	elif [ -n "$$missing" ]; then \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	fi
