@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..models.errors import NmsatError
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayShape:
@@ -21,12 +23,31 @@ class ArrayShape:
         R and C.
     adder_latency, multiplier_latency : int
         La and Lm in cycles.
+
+    Raises
+    ------
+    NmsatError
+        One of them is below 1.
     """
 
     rows: int
     cols: int
     adder_latency: int
     multiplier_latency: int
+
+    def __post_init__(self) -> None:
+        _positive(
+            rows=self.rows,
+            cols=self.cols,
+            adder_latency=self.adder_latency,
+            multiplier_latency=self.multiplier_latency,
+        )
+
+
+def _positive(**arguments: int) -> None:
+    for name, value in arguments.items():
+        if value < 1:
+            raise NmsatError.rule("array timing", name, "at least 1", value)
 
 
 def full_interleave(shape: ArrayShape, keep: int) -> int:
@@ -59,7 +80,14 @@ def os_period(shape: ArrayShape, keep: int, groups: int, interleave: int) -> int
 
 
 def os_cycles(shape: ArrayShape, keep: int, groups: int, interleave: int, tiles: int) -> int:
-    """Cycles of a sequence of OS tiles, first issue to last word out of the last column, inclusive."""
+    """Cycles of a sequence of OS tiles, first issue to last word out of the last column, inclusive.
+
+    Raises
+    ------
+    NmsatError
+        A size is below 1.
+    """
+    _positive(keep=keep, groups=groups, interleave=interleave, tiles=tiles)
     folds, step = keep - 1, os_pass(shape, keep, interleave)
     first, later = _os_lengths(shape, keep, groups, interleave)
     if folds:
@@ -76,7 +104,11 @@ def os_cycles_serial(shape: ArrayShape, keep: int, groups: int, interleave: int,
 
 
 def foot_spacing(shape: ArrayShape, keep: int) -> int:
-    """Cycles between the steps of one output's sum at the column foot: the smallest value >= La that is 1 mod N."""
+    """Cycles between the steps of one output's sum at the column foot: the smallest value >= La that is 1 mod N.
+
+    Lanes arrive every cycle, outputs every N. With a spacing of 1 mod N, step j of every output falls on cycles of
+    class j mod N, so no two steps ever meet in the adder and the class alone says which step it is.
+    """
     return shape.adder_latency + (1 - shape.adder_latency) % keep
 
 
@@ -102,10 +134,16 @@ def ws_cycles(shape: ArrayShape, keep: int, runs: Sequence[tuple[int, int]]) -> 
     Parameters
     ----------
     runs : sequence of (tiles, m)
-        Consecutive weight tiles that each stream m rows.
+        Consecutive weight tiles that each stream m rows. A run of no tiles is allowed and ignored.
+
+    Raises
+    ------
+    NmsatError
+        There is no tile, or a tile streams no row.
     """
+    runs = _tiles_of(keep, runs)
     body = sum(tiles * ws_period(shape, keep, m) for tiles, m in runs)
-    last = next(m for tiles, m in reversed(runs) if tiles)
+    last = runs[-1][1]
     body -= ws_period(shape, keep, last) - last * keep  # nothing waits for the last tile's slack
     lane0_out = body - keep + (shape.rows - 1) * shape.adder_latency + shape.cols - 1
     lane0_out += shape.multiplier_latency + shape.adder_latency
@@ -114,4 +152,12 @@ def ws_cycles(shape: ArrayShape, keep: int, runs: Sequence[tuple[int, int]]) -> 
 
 def ws_cycles_serial(shape: ArrayShape, keep: int, runs: Sequence[tuple[int, int]]) -> int:
     """The same without overlap: every tile pays its own load, fill and drain."""
-    return sum(tiles * ws_cycles(shape, keep, [(1, m)]) for tiles, m in runs if tiles)
+    return sum(tiles * ws_cycles(shape, keep, [(1, m)]) for tiles, m in _tiles_of(keep, runs))
+
+
+def _tiles_of(keep: int, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    _positive(keep=keep)
+    found = [(tiles, m) for tiles, m in runs if tiles]
+    if not found or any(tiles < 0 or m < 1 for tiles, m in found):
+        raise NmsatError.rule("array timing", "runs", "at least one tile of at least one row", runs)
+    return found
