@@ -8,7 +8,8 @@ import pytest
 from nmsat.dataflow import array_timing as timing
 from nmsat.dataflow.array_timing import ArrayShape
 from nmsat.models.errors import NmsatError
-from nmsat.simulator.engine import run_os, run_ws
+from nmsat.simulator import engine
+from nmsat.simulator.engine import HazardError, run_os, run_product, run_ws
 
 PATTERNS = [
     (1, 1),
@@ -92,6 +93,65 @@ def test_closed_form_equals_engine(seed):
     assert check(seed, 100) == 100
 
 
+R, C, INTER, CHUNK = 3, 4, 2, 5  # the edges below are 1, exact multiples and multiples + 1 of these
+
+
+@pytest.mark.parametrize("m", [1, R, R * INTER, R * INTER + 1, 2 * R * INTER])
+@pytest.mark.parametrize("n", [1, C, C + 1])
+@pytest.mark.parametrize("groups", [1, R, R + 1, 2 * R])
+@pytest.mark.parametrize("keep,group", [(1, 1), (1, 4), (2, 8), (4, 4)])
+def test_edges(m, n, groups, keep, group):
+    shape = ArrayShape(R, C, 5, 2)
+    a, values, indices = operands(np.random.default_rng(m * 31 + n * 7 + groups), m, n, groups, keep, group)
+    result = run_product(shape, "os", a, values, indices, group=group, interleave=INTER)
+    tiles = -(-m // (R * INTER)) * -(-n // C)
+    assert result.cycles == timing.os_cycles(shape, keep, groups, INTER, tiles)
+    assert result.values.tobytes() == ordered_product(a, values, indices, group, None).tobytes()
+    assert result.utilisation == m * n * groups * keep / (result.cycles * R * C) <= 1
+    result = run_product(shape, "ws", a, values, indices, group=group, m_chunk=CHUNK)
+    per_chunk = -(-n // C) * -(-groups // R)
+    full, rest = divmod(m, CHUNK)
+    runs = [(full * per_chunk, CHUNK), (per_chunk if rest else 0, rest)]
+    assert result.cycles == timing.ws_cycles(shape, keep, runs)
+    assert result.values.tobytes() == ordered_product(a, values, indices, group, R).tobytes()
+    assert result.utilisation == m * n * groups * keep / (result.cycles * R * C) <= 1
+
+
+@pytest.mark.parametrize("keep,group", [(1, 1), (2, 8), (8, 8), (8, 32)])
+@pytest.mark.parametrize("groups", [1, 3, 7, 17])
+def test_the_shipped_array_size(keep, group, groups):
+    """32 x 32: long drains beside few groups are where folded sums outlive their bank."""
+    shape = ArrayShape(32, 32, 8, 4)
+    a, values, indices = operands(np.random.default_rng(groups), 300, 33, groups, keep, group)
+    inter = timing.full_interleave(shape, keep)
+    result = run_product(shape, "os", a, values, indices, group=group)
+    assert result.cycles == timing.os_cycles(shape, keep, groups, inter, -(-300 // (32 * inter)) * 2)
+    assert result.values.tobytes() == ordered_product(a, values, indices, group, None).tobytes()
+    result = run_product(shape, "ws", a, values, indices, group=group)
+    assert result.cycles == timing.ws_cycles(shape, keep, [(2, 300)])
+    assert result.values.tobytes() == ordered_product(a, values, indices, group, 32).tobytes()
+
+
+def test_stalls_are_the_drain_the_weight_load_and_the_turnaround():
+    """By hand: OS waits R*I - G*P = 8 - 2*3 a tile; WS R*N = 4 before the first tile and 5 - 2 after each."""
+    a, values, indices = operands(np.random.default_rng(1), 8, 2, 2, 1, 1)
+    result = run_os(ArrayShape(4, 1, 3, 1), a, values, indices, 1, 2)
+    assert (result.issue_slots, result.stall_slots) == (2 * 2 * 2, 2 * (8 - 6))
+    result = run_ws(ArrayShape(4, 1, 3, 1), a, values, indices, 1, 2)
+    assert (result.issue_slots, result.stall_slots) == (8 * 2, 4 + 8 * (5 - 2))
+
+
+@pytest.mark.parametrize("skew", [[0, 2], [0, 4], [0, 1]])
+def test_a_wrong_skew_is_a_hazard(skew):
+    """The scoreboard sees rows that are not adder-latency apart: a sum and its product no longer meet."""
+    a_t, values, indices = np.ones((2, 3), np.float32), np.ones((2, 1, 1), np.float32), np.zeros((2, 1, 1), np.int64)
+    counters = np.zeros(4, np.int64)
+    out = np.zeros((1, 3), np.float32)
+    engine._ws(a_t, values, indices, out, counters, np.array(skew), 2, 1, 1, 1, 1, 3, 3, 1)
+    with pytest.raises(HazardError, match=r"^partial sum read before it is ready$"):
+        engine._result(out, counters, ArrayShape(2, 1, 3, 1), 1)
+
+
 @pytest.mark.slow
 def test_closed_form_equals_engine_10000():
     assert check(2026, 10_000) == 10_000
@@ -138,7 +198,42 @@ def test_a_sum_of_negative_zeros_is_positive():
         ((1, 8), 8, r"^engine: b_indices: must be below the group size 8, not 8$"),
     ],
 )
-def test_bad_operands(a_shape, index, message):
+def test_bad_shapes(a_shape, index, message):
     values, indices = np.ones((1, 1, 1), np.float16), np.full((1, 1, 1), index, np.uint8)
     with pytest.raises(NmsatError, match=message):
         run_os(ArrayShape(1, 1, 1, 1), np.zeros(a_shape, np.float16), values, indices, 8, 1)
+
+
+A, V, X = np.zeros((2, 8), np.float16), np.zeros((1, 2, 3), np.float16), np.zeros((1, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("dataflow", "operand", "options", "message"),
+    [
+        ("is", (A, V, X), {}, r"^engine: dataflow: must be os or ws, not 'is'$"),
+        ("os", (A, V, X), {"interleave": 0}, r"^engine: interleave: must be at least 1, not 0$"),
+        ("ws", (A, V, X), {"interleave": 1}, r"^engine: interleave: must be left out under ws, not 1$"),
+        ("os", (A, V, X), {"m_chunk": 4}, r"^engine: m_chunk: must be left out under os, not 4$"),
+        ("ws", (A, V, X), {"m_chunk": 0}, r"^engine: m_chunk: must be at least 1, not 0$"),
+        ("os", (A.astype(np.float32), V, X), {}, r"^engine: a.dtype: must be float16, not 'float32'$"),
+        ("os", (A, V.astype(np.float64), X), {}, r"^engine: b_values.dtype: must be float16, not 'float64'$"),
+        ("os", (A, V, X.astype(np.int8)), {}, r"^engine: b_indices.dtype: must be uint8, not 'int8'$"),
+        ("os", (A, V, X[:, :1]), {}, r"^engine: b_indices.shape: must be \(1, 2, 3\) like b_values, not \(1, 1, 3\)$"),
+        (
+            "ws",
+            (A, V[:0], X[:0]),
+            {},
+            r"^engine: b_values.shape: must be \(G, N, n\), each at least 1, not \(0, 2, 3\)$",
+        ),
+        ("ws", (A, V[0], X[0]), {}, r"^engine: b_values.shape: must be \(G, N, n\), each at least 1, not \(2, 3\)$"),
+        (
+            "ws",
+            (A[:, :1], V, X),
+            {"group": 1},
+            r"^engine: b_values.shape: must be at most 1 values a group of 1, not 2$",
+        ),
+    ],
+)
+def test_bad_operands(dataflow, operand, options, message):
+    with pytest.raises(NmsatError, match=message):
+        run_product(ArrayShape(2, 2, 3, 1), dataflow, *operand, **{"group": 8, **options})
