@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -237,3 +239,8 @@ A, V, X = np.zeros((2, 8), np.float16), np.zeros((1, 2, 3), np.float16), np.zero
 def test_bad_operands(dataflow, operand, options, message):
     with pytest.raises(NmsatError, match=message):
         run_product(ArrayShape(2, 2, 3, 1), dataflow, *operand, **{"group": 8, **options})
+
+
+def test_the_manual_s_example_runs():
+    text = (Path(__file__).parents[1] / "docs" / "engine.md").read_text(encoding="utf-8")
+    exec(compile(text.split("```python\n")[1].split("```")[0], "docs/engine.md", "exec"), {})
