@@ -135,7 +135,7 @@ def _compiled(a: F16, values: F16, indices: U8, total: F32, group: int, tile_gro
     out = out.reshape(n, blocks, BLOCK)
     columns = np.ascontiguousarray(values.astype(np.float32).transpose(2, 0, 1))
     ordered_product(a_blocks, columns, np.ascontiguousarray(rows.transpose(2, 0, 1)), out, tile_groups)
-    return canonical(np.ascontiguousarray(out.reshape(n, -1)[:, :m].T))
+    return canonical(np.ascontiguousarray(out.reshape(n, blocks * BLOCK)[:, :m].T))
 
 
 def _checked(a: Any, values: Any, indices: Any, group: int, initial: Any) -> tuple[F16, F16, NDArray[Any], F32]:
