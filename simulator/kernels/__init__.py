@@ -1,1 +1,0 @@
-"""CPU kernels run in values (NumPy, numba, wasm, AArch64) and in time."""
