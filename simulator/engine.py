@@ -21,6 +21,7 @@ from numba import njit
 
 from ..dataflow.array_timing import ArrayShape, full_interleave
 from ..models.errors import NmsatError
+from ..models.golden.floats import canonical
 
 _HAZARDS = {
     1: "partial sum read before it is ready",
@@ -41,7 +42,7 @@ class EngineResult:
     Attributes
     ----------
     values : float32 array (m, n)
-        In the contract's summation order.
+        In the contract's summation order, NaNs canonical: bit-equal to ``nmsat.models.golden.products``.
     cycles : int
         First edge cycle to last word out of the last column, inclusive.
     issue_slots : int
@@ -114,7 +115,7 @@ def run_os(
         raise NmsatError.rule("engine", "interleave", "at least 1", interleave)
     m, step_rows = a.shape[0], shape.rows * interleave
     a_t = np.zeros((a.shape[1], -(-m // step_rows) * step_rows), np.float32)
-    a_t[:, :m] = a.T
+    _widen(a.T, a_t[:, :m])
     values, indices = _pad(b_values, b_indices, groups, shape.cols)
     out = np.zeros((values.shape[2], a_t.shape[1]), np.float32)
     counters = np.zeros(4, np.int64)
@@ -139,7 +140,7 @@ def run_ws(
         raise NmsatError.rule("engine", "m_chunk", "at least 1", chunk)
     k_tiles = -(-groups // shape.rows)
     a_t = np.zeros((k_tiles * shape.rows * group, m), np.float32)
-    a_t[: a.shape[1]] = a.T
+    _widen(a.T, a_t[: a.shape[1]])
     values, indices = _pad(b_values, b_indices, k_tiles * shape.rows, shape.cols)
     out = np.zeros((values.shape[2], m), np.float32)
     counters = np.zeros(4, np.int64)
@@ -178,8 +179,14 @@ def _pad(values: np.ndarray, indices: np.ndarray, groups: int, cols: int) -> tup
     have, keep, n = values.shape
     padded = (groups, keep, -(-n // cols) * cols)
     v, i = np.zeros(padded, np.float32), np.zeros(padded, np.int64)
-    v[:have, :, :n], i[:have, :, :n] = values, indices
+    _widen(values, v[:have, :, :n])
+    i[:have, :, :n] = indices
     return v, i
+
+
+def _widen(halves: np.ndarray, out: np.ndarray) -> None:
+    with np.errstate(invalid="ignore"):  # a signalling NaN; NaNs become canonical in the result
+        out[...] = halves
 
 
 def _result(out: np.ndarray, counters: Any, shape: ArrayShape, macs: int) -> EngineResult:
@@ -187,7 +194,7 @@ def _result(out: np.ndarray, counters: Any, shape: ArrayShape, macs: int) -> Eng
     if hazard:
         raise HazardError(_HAZARDS[hazard])
     used = out.size * macs / (cycles * shape.rows * shape.cols)
-    return EngineResult(np.ascontiguousarray(out.T), cycles, issued, stalled, used)
+    return EngineResult(canonical(np.ascontiguousarray(out.T)), cycles, issued, stalled, used)
 
 
 @njit(cache=True, error_model="numpy")

@@ -10,6 +10,7 @@ import pytest
 from nmsat.dataflow import array_timing as timing
 from nmsat.dataflow.array_timing import ArrayShape
 from nmsat.models.errors import NmsatError
+from nmsat.models.golden.products import product_os, product_ws
 from nmsat.simulator import engine
 from nmsat.simulator.engine import HazardError, run_os, run_product, run_ws
 
@@ -181,7 +182,24 @@ def test_special_values_follow_ieee():
     indices = np.zeros((4, 1, 2), np.uint8)
     for result in (run_os(shape, a, values, indices, 1, 3), run_ws(shape, a, values, indices, 1)):
         assert result.values[0, 0] == np.inf
-        assert np.isnan(result.values[0, 1])
+        assert result.values.view(np.uint32)[0, 1] == 0x7FC00000  # inf * 0: the one canonical NaN
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("keep,group", PATTERNS)
+def test_values_are_the_golden_products(seed, keep, group):
+    """Any bit pattern of binary16 as operand: subnormals, infinities, NaNs with payloads, both zeros."""
+    rng = np.random.default_rng(seed)
+    m, n, groups, rows = (int(rng.integers(1, high)) for high in (30, 9, 12, 6))
+    a, values, indices = operands(rng, m, n, groups, keep, group)
+    for array in (a, values):
+        pool = rng.integers(0, 1 << 16, array.shape, np.uint16).view(np.float16)
+        np.copyto(array, pool, where=rng.random(array.shape) < (0.02, 0.3, 1.0, 0.0)[seed])
+    shape = ArrayShape(rows, 3, 5, 2)
+    result = run_product(shape, "os", a, values, indices, group=group)
+    assert result.values.tobytes() == product_os(a, values, indices, group).tobytes()
+    result = run_product(shape, "ws", a, values, indices, group=group, m_chunk=7)
+    assert result.values.tobytes() == product_ws(a, values, indices, group, rows).tobytes()
 
 
 def test_a_sum_of_negative_zeros_is_positive():

@@ -215,15 +215,20 @@ def test_flush_table(bits, flushed):
     assert int(golden.to_bits(golden.flush(golden.from_bits(np.uint32(bits))))) == flushed
 
 
-def test_a_product_just_under_the_least_normal_rounds_up_before_it_is_flushed():
-    # (2 - 2^-23) * 2^-127 has 24 leading ones at exponent -127: IEEE rounding reaches 2^-126, which is kept
-    a, b = np.uint32(0x3FFFFFFF), np.uint32(0x00800000)
-    assert int(golden.ftz_multiply_bits(a, golden.to_bits(np.float32(2.0**-126)))) == 0x00FFFFFF
-    half = golden.to_bits(np.float32(2.0**-1))
-    small = golden.ftz_multiply_bits(np.uint32(0x00FFFFFF), half)
-    assert int(small) == int(b)
-    assert int(golden.ftz_multiply_bits(np.uint32(0x00FFFFFE), half)) == 0
-    assert int(a) == 0x3FFFFFFF
+@pytest.mark.parametrize(
+    "a, b, product",
+    [
+        (0x00FFFFFF, 0x3F000000, 0x00800000),  # 24 leading ones at exponent -127: IEEE rounds to 2^-126, which stays
+        (0x00FFFFFE, 0x3F000000, 0),  # one less is a subnormal and is flushed
+        (0x80FFFFFF, 0x3F000000, 0x80800000),
+        (0x80FFFFFE, 0x3F000000, 0x80000000),
+        (0x00800000, 0x3F800000, 0x00800000),
+        (0x007FFFFF, 0x7F000000, 0),  # a subnormal operand is zero however large the other
+        (0x007FFFFF, 0x7F800000, golden.NAN32),  # hence NaN with Inf
+    ],
+)
+def test_flushing_product_table(a, b, product):
+    assert int(golden.ftz_multiply_bits(np.uint32(a), np.uint32(b))) == product
 
 
 @quick

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import NmsatError
 from ..sparsity import Sparsity
-from .floats import F16, F32, canonical, flush, ftz_add, ftz_multiply, narrow, require_dtype
+from .floats import F16, F32, canonical, ftz_add, ftz_multiply, narrow, require_dtype
 from .nm_format import U8, Compressed, compress
 
 Mask = NDArray[np.bool_]
@@ -95,7 +95,7 @@ def wuve_update(g: F32, w32: F32, v32: F32, mask: Mask | None, rule: UpdateRule)
     dropped = np.where(kept, np.float32(0), lam)
     gradient = ftz_add(decayed, ftz_multiply(dropped, w))
     v = ftz_add(ftz_multiply(momentum, v), gradient)
-    w = ftz_add(flush(w), -ftz_multiply(lr, v))
+    w = ftz_add(w, -ftz_multiply(lr, v))
     return w, v, narrow(w)
 
 

@@ -1,0 +1,282 @@
+"""WebAssembly text of the sparse kernels: one function a panel form, one driver a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...models.errors import NmsatError
+from .description import LANES, Kernel
+from .panels import Panel, cut, runs
+
+PARAMETERS = ("in", "w", "d", "z", "out", "n", "os", "b", "stride")
+PAGE_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Addresses and sizes of one section: the constants of its panel functions, in :data:`PARAMETERS`' order."""
+
+    height: int
+    in_bytes: int
+    values: int
+    indices: int
+    counts: int
+    out_bytes: int
+    blocks: int
+    pitch: int
+    scales: int
+
+
+class _Writer:
+    """Lines of one panel function."""
+
+    def __init__(self, kernel: Kernel, height: int, panel: Panel) -> None:
+        self.kernel, self.height, self.panel = kernel, height, panel
+        self.lines: list[str] = []
+        self.offsets = [4 * start for start in panel.starts]
+        self.load = "v128.load" if panel.lanes == LANES else "v128.load32_zero"
+        self.pairs = [(h, v) for h in range(height) for v in range(len(self.offsets))]
+        self.record = 4 + kernel.value_bytes * height if kernel.stream == "interleaved" else 0
+
+    def put(self, *lines: str) -> None:
+        self.lines += lines
+
+    def bump(self, name: str, amount: int | str) -> None:
+        amount = f"(i32.const {amount})" if isinstance(amount, int) else amount
+        self.put(f"(local.set ${name} (i32.add (local.get ${name}) {amount}))")
+
+    def weight(self, offset: int) -> str:
+        """One value in all lanes, at $w + offset."""
+        if self.kernel.values == "int8":
+            return f"(f32x4.splat (f32.convert_i32_s (i32.load8_s offset={offset} (local.get $w))))"
+        load = "v128.load" if self.kernel.broadcast == "presplat" else "v128.load32_splat"
+        return f"({load} offset={offset} (local.get $w))"
+
+    def madd(self, weight: str, x: str, acc: str) -> str:
+        if self.kernel.arithmetic == "fma":
+            return f"(f32x4.relaxed_madd {weight} {x} {acc})"
+        return f"(f32x4.add (f32x4.mul {weight} {x}) {acc})"
+
+    def column(self, pointer: str, weights: list[str]) -> None:
+        """acc += w x for every vector and row of one stored column."""
+        shared = self.height > 1
+        for h, weight in enumerate(weights):
+            self.put(f"(local.set $v{h} {weight})")
+        for v, offset in enumerate(self.offsets):
+            x = f"({self.load} offset={offset} (local.get ${pointer}))"
+            if shared:
+                self.put(f"(local.set $x {x})")
+                x = "(local.get $x)"
+            for h in range(self.height):
+                acc = f"$a{h}_{v}"
+                self.put(f"(local.set {acc} {self.madd(f'(local.get $v{h})', x, f'(local.get {acc})')})")
+
+    def steps(self, count: int) -> None:
+        """``count`` stored blocks and the pointer bumps behind them."""
+        kernel, size = self.kernel, self.kernel.value_bytes
+        for u in range(count):
+            base = u * self.record + 4 if self.record else u * size * self.height
+            weights = [self.weight(base + size * h) for h in range(self.height)]
+            at = f"(i32.load offset={u * self.record} (local.get $w))" if self.record else ""
+            at = at or f"(i32.load offset={4 * u} (local.get $d))"
+            if kernel.index == "absolute":
+                self.put(f"(local.set $p (i32.add (local.get $in) {at}))")
+            self.column("in" if kernel.index == "delta" else "p", weights)
+            if kernel.index == "delta":
+                self.bump("in", at)
+            elif kernel.index == "dense":
+                self.bump("p", "(local.get $stride)")
+        self.bump("w", count * (self.record or size * self.height))
+        if not self.record and kernel.index != "dense":
+            self.bump("d", 4 * count)
+
+    def group(self) -> None:
+        """One N:M group: an index word, ``keep`` values, and the step to the next group."""
+        pattern = self.kernel.pattern
+        assert pattern is not None
+        load = "i32.load8_u" if pattern.index_bytes == 1 else "i32.load16_u"
+        self.put(f"(local.set $i ({load} (local.get $d)))")
+        for j in range(pattern.keep):
+            index = (
+                f"(i32.shr_u (local.get $i) (i32.const {j * pattern.index_bits}))" if j else "(local.get $i)"
+            )
+            if j < pattern.keep - 1 or (8 * pattern.index_bytes) % pattern.index_bits:
+                index = f"(i32.and {index} (i32.const {pattern.group - 1}))"
+            self.put(f"(local.set $p (i32.add (local.get $in) (i32.mul {index} (local.get $stride))))")
+            self.column("p", [self.weight(self.kernel.value_bytes * j)])
+        self.bump("w", self.kernel.value_bytes * pattern.keep)
+        self.bump("d", pattern.index_bytes)
+        self.bump("in", f"(i32.mul (local.get $stride) (i32.const {pattern.group}))")
+
+    def loop(self) -> None:
+        """All stored blocks of one row block; $e is the end of the stream that moves."""
+        kernel = self.kernel
+        cursor = "w" if self.record or kernel.index == "dense" else "d"
+        if kernel.unroll > 1:
+            self.put(f"(local.set $i (i32.and (local.get $c) (i32.const {kernel.unroll - 1})))")
+            self.put("(if (local.get $i) (then (loop $r")
+            self.steps(1)
+            self.put("(br_if $r (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))))")
+        self.put(f"(if (i32.ne (local.get ${cursor}) (local.get $e)) (then (loop $k")
+        if kernel.index == "packed":
+            self.group()
+        else:
+            self.steps(kernel.unroll)
+        self.put(f"(br_if $k (i32.ne (local.get ${cursor}) (local.get $e))))))")
+
+    def head(self) -> None:
+        """Read the count and the biases of a row block, set the sums and the end of its stream."""
+        kernel = self.kernel
+        if self.record:
+            self.put(
+                "(local.set $c (i32.load (local.get $w)))",
+                "(local.set $s (i32.load offset=4 (local.get $w)))",
+            )
+        elif kernel.index in ("delta", "absolute"):
+            self.put("(local.set $c (i32.load (local.get $z)))")
+            self.bump("z", 4)
+        else:
+            self.put("(local.set $c (local.get $z))")
+        for h in range(self.height):
+            if kernel.values == "int8":
+                bias = "(v128.const i32x4 0 0 0 0)"
+            elif self.record:
+                bias = f"(v128.load32_splat offset={8 + 4 * h} (local.get $w))"
+            else:
+                bias = self.weight(kernel.value_bytes * h)
+            self.put(f"(local.set $v{h} {bias})")
+        self.put(*(f"(local.set $a{h}_{v} (local.get $v{h}))" for h, v in self.pairs))
+        if kernel.values != "int8":
+            self.bump("w", 8 + 4 * self.height if self.record else kernel.value_bytes * self.height)
+        if self.record:
+            end = f"(i32.add (local.get $w) (i32.mul (local.get $c) (i32.const {self.record})))"
+        elif kernel.index == "dense":
+            step = kernel.value_bytes * self.height
+            end = f"(i32.add (local.get $w) (i32.mul (local.get $c) (i32.const {step})))"
+        elif kernel.index == "packed":
+            end = "(i32.add (local.get $d) (local.get $c))"
+        else:
+            end = "(i32.add (local.get $d) (i32.shl (local.get $c) (i32.const 2)))"
+        self.put(f"(local.set $e {end})")
+        if kernel.index == "dense":
+            self.put("(local.set $p (local.get $in))")
+        elif kernel.index == "packed":
+            self.put("(local.set $q (local.get $in))")
+
+    def tail(self) -> None:
+        """Scale, clamp and store the sums; step to the next row block."""
+        kernel = self.kernel
+        if kernel.values == "int8":
+            for h in range(self.height):
+                self.put(f"(local.set $v{h} (v128.load32_splat offset={4 * h} (local.get $b)))")
+                self.put(f"(local.set $x (v128.load32_splat offset={4 * (self.height + h)} (local.get $b)))")
+                for v in range(len(self.offsets)):
+                    acc = f"(local.get $a{h}_{v})"
+                    self.put(
+                        f"(local.set $a{h}_{v} {self.madd(acc, '(local.get $x)', f'(local.get $v{h})')})"
+                    )
+            self.bump("b", 8 * self.height)
+        if kernel.clamp is not None:
+            for bound, op in zip(kernel.clamp, ("pmax", "pmin"), strict=True):
+                constant = f"(f32x4.splat (f32.const {bound!r}))"
+                for h, v in self.pairs:
+                    self.put(f"(local.set $a{h}_{v} (f32x4.{op} (local.get $a{h}_{v}) {constant}))")
+        for h in range(self.height):
+            if h:
+                self.put("(local.set $p (i32.add (local.get $p) (local.get $os)))")
+            else:
+                self.put("(local.set $p (local.get $out))")
+            for v, offset in enumerate(self.offsets):
+                value = f"(local.get $p) (local.get $a{h}_{v})"
+                store = f"v128.store offset={offset} {value}"
+                self.put(
+                    f"({store})"
+                    if self.panel.lanes == LANES
+                    else f"(v128.store32_lane offset={offset} 0 {value})"
+                )
+        if self.record:
+            self.bump("out", "(local.get $s)")
+        else:
+            self.bump("out", f"(i32.mul (local.get $os) (i32.const {self.height}))")
+        if kernel.index == "packed":
+            self.put("(local.set $in (local.get $q))")
+
+    def function(self, name: str) -> str:
+        self.head()
+        self.loop()
+        self.tail()
+        parameters = " ".join(f"(param ${p} i32)" for p in PARAMETERS)
+        scalars = "(local $c i32)(local $e i32)(local $i i32)(local $p i32)(local $q i32)(local $s i32)"
+        vectors = "".join(f"(local $a{h}_{v} v128)" for h, v in self.pairs)
+        vectors += "".join(f"(local $v{h} v128)" for h in range(self.height)) + "(local $x v128)"
+        body = "\n    ".join(self.lines)
+        back = "(br_if $n0 (local.tee $n (i32.sub (local.get $n) (i32.const 1))))"
+        return (
+            f"  (func ${name} {parameters}\n    {scalars}{vectors}\n    (loop $n0\n    {body}\n    {back}))"
+        )
+
+
+def panel_name(kernel: Kernel, height: int, panel: Panel) -> str:
+    """A function name that is equal exactly for panels of equal code."""
+    shape = "_".join(map(str, panel.starts))
+    bounds = "" if kernel.clamp is None else "".join(f"c{float(b).hex()}" for b in kernel.clamp)
+    return f"{kernel.name}.h{height}.l{panel.lanes}.{shape}{bounds}".replace(":", "of").replace("+", "p")
+
+
+def panel_function(kernel: Kernel, height: int, panel: Panel) -> str:
+    """WAT of the function that multiplies every row block of a section by one panel of columns."""
+    return _Writer(kernel, height, panel).function(panel_name(kernel, height, panel))
+
+
+def layer(name: str, kernel: Kernel, m: int, calls: list[Call]) -> tuple[str, dict[str, str]]:
+    """Driver of one layer, and the panel functions it needs by name."""
+    functions: dict[str, str] = {}
+    body: list[str] = []
+    for call in calls:
+        vectors = max(
+            1,
+            min(kernel.vectors * kernel.nr // call.height, 7) if call.height < kernel.nr else kernel.vectors,
+        )
+        for panel, count in runs(cut(m, vectors)):
+            function = panel_name(kernel, call.height, panel)
+            functions[function] = functions.get(function) or panel_function(kernel, call.height, panel)
+            step, first = 4 * panel.columns, 4 * panel.column
+            here = "(local.get $o)"
+            arguments = (
+                f"(i32.add {here} (i32.const {call.in_bytes})) (i32.const {call.values}) (i32.const {call.indices}) "
+                f"(i32.const {call.counts}) (i32.add {here} (i32.const {call.out_bytes})) (i32.const {call.blocks}) "
+                f"(i32.const {call.pitch}) (i32.const {call.scales}) (i32.const {call.pitch})"
+            )
+            body.append(f"(local.set $o (i32.const {first}))")
+            body.append(f"(loop $l{len(body)} (call ${function} {arguments})")
+            body.append(f"(local.set $o (i32.add {here} (i32.const {step})))")
+            end = first + count * step
+            body.append(f"(br_if $l{len(body) - 2} (i32.ne {here} (i32.const {end}))))")
+    text = "\n    ".join(body)
+    return f"  (func ${name} (local $o i32)\n    {text})", functions
+
+
+def pages(memory_bytes: int) -> int:
+    """Wasm pages that hold ``memory_bytes``.
+
+    Raises
+    ------
+    NmsatError
+        If they exceed the 4 GiB of a 32-bit wasm memory.
+    """
+    count = -(-memory_bytes // PAGE_BYTES)
+    if count > 65536:
+        raise NmsatError.rule("wasm", "memory", "at most 4 GiB", f"{memory_bytes} bytes")
+    return count
+
+
+def module(layers: list[tuple[str, str]], functions: dict[str, str], memory_bytes: int) -> str:
+    """A module that exports its memory, ``run`` (every layer, ``repeat`` times) and every layer by name."""
+    limit = pages(memory_bytes)
+    lines = ["(module", f'  (memory (export "memory") {limit} {limit})']
+    lines += [functions[name] for name in sorted(functions)] + [text for _, text in layers]
+    calls = " ".join(f"(call ${name})" for name, _ in layers)
+    back = "(br_if $again (local.tee $repeat (i32.sub (local.get $repeat) (i32.const 1))))"
+    lines.append(f'  (func (export "run") (param $repeat i32) (loop $again {calls} {back}))')
+    lines += [f'  (export "{name}" (func ${name}))' for name, _ in layers]
+    return "\n".join([*lines, ")"]) + "\n"

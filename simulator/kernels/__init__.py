@@ -1,0 +1,1 @@
+"""CPU kernels run in values (NumPy, numba, wasm, AArch64) and in time."""
