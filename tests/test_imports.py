@@ -16,14 +16,17 @@ MAY_IMPORT = {
     "reports": {"models", "dataflow", "simulator", "reports"},
     "rtl": {"models", "dataflow.program", "rtl"},
     "fpga": {"models", "dataflow.program", "rtl", "fpga"},
+    "commands": {"models", "dataflow", "simulator", "reports", "rtl", "fpga", "commands"},
 }
 ROOMS = tuple(MAY_IMPORT)
-STOPS = ("print", "exit", "quit", "breakpoint")  # only __main__ may print or end the process
+STOPS = ("print", "exit", "quit", "breakpoint")  # only __main__ and commands/ may print; __main__ ends the process
+MAY_PRINT = {"print", "sys.stdout", "sys.stderr"}
 
 
 def violations(module: str, source: str) -> list[str]:
     """Broken rules of one module, named like ``dataflow.schedule``."""
     found: list[str] = []
+    may = MAY_PRINT if module.startswith("commands.") else set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [f"absolute import {a.name}" for a in node.names if _ours(a.name)]
@@ -36,11 +39,16 @@ def violations(module: str, source: str) -> list[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if re.match(r"nmsat\.[a-z_.]+$", node.value):
                 found.append(f"names module {node.value}")  # importlib.import_module and the like
-        elif isinstance(node, ast.Name) and node.id in (*STOPS, "SystemExit"):
+        elif isinstance(node, ast.Name) and node.id in {*STOPS, "SystemExit"} - may:
             found.append(f"uses {node.id}")
-        elif isinstance(node, ast.Attribute) and ast.unparse(node) in (
-            *(f"builtins.{name}" for name in STOPS),
-            *("sys.exit", "os._exit", "os.abort", "sys.stdout", "sys.stderr"),
+        elif (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node)
+            in {
+                *(f"builtins.{name}" for name in STOPS),
+                *("sys.exit", "os._exit", "os.abort", "sys.stdout", "sys.stderr"),
+            }
+            - may
         ):
             found.append(f"uses {ast.unparse(node)}")
     return found

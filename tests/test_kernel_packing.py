@@ -148,9 +148,7 @@ def test_interleaved_stream() -> None:
     assert words[[2, 4, 7, 9, 11]].view("<f4").tolist() == [20, 3, 10, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "height, fill, expected", [(4, 1.0, 4), (4, 0.92, 4), (2, 1.0, 2), (1, 1.0, 1), (4, 0.6, 1)]
-)
+@pytest.mark.parametrize("height, fill, expected", [(4, 1.0, 4), (4, 0.92, 4), (2, 1.0, 2), (1, 1.0, 1), (4, 0.6, 1)])
 def test_block_rule(height: int, fill: float, expected: int) -> None:
     rng = np.random.default_rng(5)
     mask = np.repeat(rng.random((64 // height, 256)) < 0.1, height, axis=0)
@@ -275,9 +273,7 @@ def naive(packed, weights: np.ndarray, bias: np.ndarray, x: np.ndarray) -> np.nd
     m=st.sampled_from([1, 3, 4, 49]),
     zeros=st.sampled_from([0.0, 0.7, 0.95, 1.0]),
 )
-def test_reference_equals_numba_and_the_definition(
-    kernel: Kernel, n: int, k: int, m: int, zeros: float
-) -> None:
+def test_reference_equals_numba_and_the_definition(kernel: Kernel, n: int, k: int, m: int, zeros: float) -> None:
     w = matrix(n, k, zeros, n * 31 + k)
     if kernel.pattern is not None:
         w[:, np.arange(k) % kernel.pattern.group >= kernel.pattern.keep] = 0
@@ -298,7 +294,5 @@ def test_shapes_match_the_published_totals() -> None:
     totals = {"mobilenet_v1": 539.5, "mobilenet_v2": 267.9, "efficientnet_b0": 338.5}
     for name, expected in totals.items():
         counts = pointwise(Workload.load(name))
-        assert sum(m * n * k * c for (m, n, k), c in counts.items()) / 1e6 == pytest.approx(
-            expected, abs=0.05
-        )
+        assert sum(m * n * k * c for (m, n, k), c in counts.items()) / 1e6 == pytest.approx(expected, abs=0.05)
     assert len(all_shapes()) == len(set(all_shapes())) == 42

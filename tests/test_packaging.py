@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("models", "dataflow", "simulator", "reports", "rtl", "fpga")
+ROOMS = ("models", "dataflow", "simulator", "reports", "rtl", "fpga", "commands")
 SHIPPED = (".py", ".yaml")  # kinds of file that belong to the package; a new kind is added here and to package-data
 
 

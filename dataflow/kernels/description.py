@@ -95,9 +95,7 @@ class Kernel:
         if self.stream == "interleaved" and (self.index in ("packed", "dense") or self.values == "int8"):
             self._refuse("stream", "separate for packed, dense and int8 kernels")
         if self.order == "by_count" and self.stream != "interleaved":
-            self._refuse(
-                "order", "natural for a separate stream", "the output step lives in the interleaved header"
-            )
+            self._refuse("order", "natural for a separate stream", "the output step lives in the interleaved header")
         if self.broadcast == "presplat" and (self.values == "int8" or self.index == "packed"):
             self._refuse("broadcast", "splat for int8 and packed kernels")
         if self.clamp is not None and not self.clamp[0] <= self.clamp[1]:

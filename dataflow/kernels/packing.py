@@ -147,9 +147,7 @@ def checked_weights(weights: F32) -> F32:
     """The matrix itself, contiguous, after checking type, shape and finiteness."""
     weights = np.asarray(weights)
     if weights.dtype != np.float32 or weights.ndim != 2:
-        raise NmsatError.rule(
-            "pack", "weights", "a float32 matrix", f"{weights.dtype} of {weights.ndim} axes"
-        )
+        raise NmsatError.rule("pack", "weights", "a float32 matrix", f"{weights.dtype} of {weights.ndim} axes")
     if 0 in weights.shape:
         raise NmsatError.rule("pack", "weights", "at least 1 x 1", weights.shape)
     if not np.isfinite(weights).all():
@@ -173,9 +171,7 @@ def _section(kernel: Kernel, weights: F32, values: NDArray, height: int, first: 
         rows, kept, counts = rows[order], kept[order], counts[order]
     block, channel = np.nonzero(kept)
     stored = values[rows[block][:, None] + np.arange(height), channel[:, None]]
-    return Section(
-        height, rows, counts.astype(np.uint32), channel.astype(np.int32), np.ascontiguousarray(stored)
-    )
+    return Section(height, rows, counts.astype(np.uint32), channel.astype(np.int32), np.ascontiguousarray(stored))
 
 
 def _pattern_section(pattern: Sparsity, weights: F32, values: NDArray, rows: I32) -> Section:
@@ -187,9 +183,7 @@ def _pattern_section(pattern: Sparsity, weights: F32, values: NDArray, rows: I32
     grouped = kept.reshape(n, -1, pattern.group)
     worst = int(grouped.sum(axis=2).max())
     if worst > pattern.keep:
-        raise NmsatError.rule(
-            "pack", "weights", f"{pattern}: at most {pattern.keep} non-zeros a group", worst
-        )
+        raise NmsatError.rule("pack", "weights", f"{pattern}: at most {pattern.keep} non-zeros a group", worst)
     local = np.argsort(~grouped, axis=2, kind="stable")[:, :, : pattern.keep]
     local = np.sort(local, axis=2)
     channel = local + np.arange(0, width, pattern.group)[None, :, None]
@@ -206,7 +200,5 @@ def _pattern_section(pattern: Sparsity, weights: F32, values: NDArray, rows: I32
 def index_bytes(section: Section, pattern: Sparsity) -> NDArray[np.uint8]:
     """Packed N:M indices, ``pattern.index_bytes`` little-endian bytes a group, first index in the low bits."""
     local = (section.channels % pattern.group).reshape(-1, pattern.keep).astype(np.uint32)
-    word = (local << (pattern.index_bits * np.arange(pattern.keep, dtype=np.uint32))).sum(
-        axis=1, dtype=np.uint32
-    )
+    word = (local << (pattern.index_bits * np.arange(pattern.keep, dtype=np.uint32))).sum(axis=1, dtype=np.uint32)
     return word.astype("<u4").view(np.uint8).reshape(-1, 4)[:, : pattern.index_bytes].reshape(-1)

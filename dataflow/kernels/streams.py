@@ -76,9 +76,7 @@ def _values(packed: Packed, section: Section, rows: np.ndarray) -> bytes:
     return np.repeat(flat, packed.kernel.value_bytes // 4).tobytes()
 
 
-def _interleaved(
-    packed: Packed, section: Section, rows: np.ndarray, index: np.ndarray, steps: np.ndarray
-) -> bytes:
+def _interleaved(packed: Packed, section: Section, rows: np.ndarray, index: np.ndarray, steps: np.ndarray) -> bytes:
     """A block: count, output step, biases; then index and values of each stored column. 32-bit words."""
     wide = packed.kernel.value_bytes // 4
     record = np.concatenate([index[:, None].view("<u4"), _words(section.values, wide)], axis=1)

@@ -97,9 +97,7 @@ class _Writer:
         load = "i32.load8_u" if pattern.index_bytes == 1 else "i32.load16_u"
         self.put(f"(local.set $i ({load} (local.get $d)))")
         for j in range(pattern.keep):
-            index = (
-                f"(i32.shr_u (local.get $i) (i32.const {j * pattern.index_bits}))" if j else "(local.get $i)"
-            )
+            index = f"(i32.shr_u (local.get $i) (i32.const {j * pattern.index_bits}))" if j else "(local.get $i)"
             if j < pattern.keep - 1 or (8 * pattern.index_bytes) % pattern.index_bits:
                 index = f"(i32.and {index} (i32.const {pattern.group - 1}))"
             self.put(f"(local.set $p (i32.add (local.get $in) (i32.mul {index} (local.get $stride))))")
@@ -172,9 +170,7 @@ class _Writer:
                 self.put(f"(local.set $x (v128.load32_splat offset={4 * (self.height + h)} (local.get $b)))")
                 for v in range(len(self.offsets)):
                     acc = f"(local.get $a{h}_{v})"
-                    self.put(
-                        f"(local.set $a{h}_{v} {self.madd(acc, '(local.get $x)', f'(local.get $v{h})')})"
-                    )
+                    self.put(f"(local.set $a{h}_{v} {self.madd(acc, '(local.get $x)', f'(local.get $v{h})')})")
             self.bump("b", 8 * self.height)
         if kernel.clamp is not None:
             for bound, op in zip(kernel.clamp, ("pmax", "pmin"), strict=True):
@@ -190,9 +186,7 @@ class _Writer:
                 value = f"(local.get $p) (local.get $a{h}_{v})"
                 store = f"v128.store offset={offset} {value}"
                 self.put(
-                    f"({store})"
-                    if self.panel.lanes == LANES
-                    else f"(v128.store32_lane offset={offset} 0 {value})"
+                    f"({store})" if self.panel.lanes == LANES else f"(v128.store32_lane offset={offset} 0 {value})"
                 )
         if self.record:
             self.bump("out", "(local.get $s)")
@@ -211,9 +205,7 @@ class _Writer:
         vectors += "".join(f"(local $v{h} v128)" for h in range(self.height)) + "(local $x v128)"
         body = "\n    ".join(self.lines)
         back = "(br_if $n0 (local.tee $n (i32.sub (local.get $n) (i32.const 1))))"
-        return (
-            f"  (func ${name} {parameters}\n    {scalars}{vectors}\n    (loop $n0\n    {body}\n    {back}))"
-        )
+        return f"  (func ${name} {parameters}\n    {scalars}{vectors}\n    (loop $n0\n    {body}\n    {back}))"
 
 
 def panel_name(kernel: Kernel, height: int, panel: Panel) -> str:

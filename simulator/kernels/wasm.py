@@ -47,9 +47,7 @@ def load_wasmtime() -> Any:
     try:
         import wasmtime
     except ImportError:
-        raise MissingToolError(
-            'wasmtime is not installed; install it with: pip install "nmsat[wasm]"'
-        ) from None
+        raise MissingToolError('wasmtime is not installed; install it with: pip install "nmsat[wasm]"') from None
     return wasmtime
 
 
