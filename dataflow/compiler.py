@@ -168,7 +168,8 @@ class _Lowerer:
         return steps
 
     def _pattern(self, layer: Layer, stage: Stage) -> Sparsity:
-        return lowering.stage_pattern(layer, stage, self.method, self.sparsity)
+        pattern = lowering.stage_pattern(layer, stage, self.method, self.sparsity)
+        return pattern if layer.stages is None else self.accelerator.narrowed(pattern)
 
     def _online(self, layer: Layer, stage: Stage, pattern: Sparsity) -> list[Step]:
         if self.options.pregenerate or pattern.is_dense:

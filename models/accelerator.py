@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .errors import NmsatError
-from .sparsity import Sparsity
+from .sparsity import DENSE, Sparsity
 from .yaml_io import named_file, names_in, read_yaml, validate
 
 _FOLDER = Path(__file__).parent / "accelerators"
@@ -113,6 +113,16 @@ class Accelerator(BaseModel, frozen=True):
                 hint = f"raise max_{key} in the accelerator file or choose a narrower pattern"
                 rule = f"at most max_{key} = {limit} on accelerator {self.name!r}"
                 raise NmsatError.rule("", f"sparsity.{key}", rule, value, hint)
+
+    def narrowed(self, sparsity: Sparsity) -> Sparsity:
+        """The tightest pattern the array can execute on data that obeys ``sparsity``, which may be dense.
+
+        At most N of M values are kept, so at most min(N, M') of any M' that divides M.
+        """
+        if sparsity.is_dense:
+            return sparsity
+        group = min(sparsity.group, 1 << self.max_group.bit_length() - 1)
+        return Sparsity(sparsity.keep, group) if sparsity.keep < group and sparsity.keep <= self.max_keep else DENSE
 
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""

@@ -7,28 +7,26 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from .errors import NmsatError
-from .sparsity import Sparsity
+from .sparsity import DENSE, Sparsity
+from .stages import (
+    SIZE_LIMIT,
+    Accuracy,
+    Pattern,
+    Source,
+    Stages,
+    TensorFile,
+    WeightTensor,
+    check_stages,
+)
 from .yaml_io import named_file, names_in, read_yaml, validate
 
 FORMAT = "nmsat-workload/1"
 _FOLDER = Path(__file__).parent / "zoo"
-SIZE_LIMIT = 2**31 - 1  # every loop count of a descriptor is a 32-bit field
+NETWORK_SUFFIXES = (".onnx", ".safetensors", ".pt2", ".npz")  # read by the importers
 
 Size = Annotated[int, Field(ge=1, le=SIZE_LIMIT)]
-_PATTERN_SCHEMA = {"type": "string", "pattern": "^(dense|[0-9]+:[0-9]+)$"}
-
-
-def _pattern(value: object) -> Sparsity:
-    try:
-        return Sparsity.parse(value, key="")
-    except NmsatError as error:
-        raise ValueError(str(error)) from None
-
-
-Pattern = Annotated[Sparsity, BeforeValidator(_pattern), WithJsonSchema(_PATTERN_SCHEMA)]
 Op = Literal["conv2d", "linear", "depthwise", "attention", "elementwise"]
 Function = Literal[
     "batchnorm",
@@ -88,6 +86,8 @@ class Layer(BaseModel, frozen=True):
     input_gradient: bool | None = Field(
         default=None, description="false: no backward product; by default only the first product has none"
     )
+    weights: WeightTensor | None = Field(default=None, description="where the weights are in the tensor file")
+    stages: Stages | None = Field(default=None, description="products, masks and measured densities")
 
     @model_validator(mode="after")
     def _check(self) -> Layer:
@@ -124,6 +124,23 @@ class Layer(BaseModel, frozen=True):
     def ow(self) -> int:
         """Output width."""
         return (self.w + 2 * self.pad - self.kw) // self.stride + 1
+
+    def measured(self, stage: str) -> Sparsity | None:
+        """Pattern that the layer's own mask has in a stage (``ff`` or ``bp``); None: the run's method decides.
+
+        A layer that has a pattern in any stage is dense in a stage of which nothing is known.
+        """
+        if self.stages is None or all(
+            facts is None or facts.pattern is None for facts in (self.stages.ff, self.stages.bp)
+        ):
+            return None
+        facts = self.stages.of(stage)
+        return DENSE if facts is None or facts.pattern is None else facts.pattern
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """OHWI shape of the weight tensor: (oc, kh, kw, ic / groups)."""
+        return self.oc, self.kh, self.kw, self.ic // self.groups
 
     @property
     def is_product(self) -> bool:
@@ -164,7 +181,10 @@ class Layer(BaseModel, frozen=True):
 
 
 class Workload(BaseModel, frozen=True):
-    """A network: its layers in forward order."""
+    """A network: its layers in forward order.
+
+    The fields after ``layers`` are the header of a file made from a network with weights (docs/workloads.md).
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -174,6 +194,15 @@ class Workload(BaseModel, frozen=True):
     layers: Annotated[tuple[Layer, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = Field(
         min_length=1, max_length=100_000
     )
+    source: Source | None = None
+    tensors: TensorFile | None = Field(default=None, description="NPZ with weights and masks")
+    batch: Annotated[int, Field(ge=1, le=2**20)] | None = Field(default=None, description="batch of the stages' sizes")
+    mode: Literal["train", "infer"] | None = None
+    accuracy: Annotated[tuple[Accuracy, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = ()
+    notes: Annotated[
+        tuple[Annotated[str, Field(max_length=1000)], ...],
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+    ] = Field(default=(), max_length=1000, description="what was simplified when the file was made")
 
     @model_validator(mode="after")
     def _check(self) -> Workload:
@@ -187,23 +216,40 @@ class Workload(BaseModel, frozen=True):
             seen.add(layer.name)
         if not any(layer.is_product for layer in self.layers):
             raise ValueError("layers: must hold at least one conv2d, linear, depthwise or attention layer")
+        self._check_stages()
         return self
+
+    def _check_stages(self) -> None:
+        for layer in self.layers:
+            if layer.stages is None:
+                continue
+            if self.batch is None or self.mode is None:
+                raise ValueError(f"batch and mode: must be given, {layer.name!r} has stages")
+            check_stages(layer, self.batch, first=not self.input_gradient(layer), train=self.mode == "train")
+            names = [facts.mask for facts in (layer.stages.ff, layer.stages.bp) if facts and facts.mask]
+            if names and self.tensors is None:
+                raise ValueError(f"tensors: must be given, {layer.name!r} names the mask {names[0]!r}")
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Workload:
-        """Load a zoo network by name, a workload YAML, or a SCALE-Sim topology CSV.
+        """Load a zoo network by name, a workload YAML (its masks checked), a SCALE-Sim topology CSV or a network file.
 
         Raises
         ------
         InputFileError
             If there is no such name or file, or the file breaks a rule.
         """
-        path = named_file("workload", _FOLDER, name_or_path, (".yaml", ".yml", ".csv"))
+        path = named_file("workload", _FOLDER, name_or_path, (".yaml", ".yml", ".csv", *NETWORK_SUFFIXES))
         if path.suffix.lower() == ".csv":
             from .scalesim_csv import read_topology
 
             return read_topology(path)
-        return validate(cls, read_yaml(path), str(name_or_path))
+        data = read_yaml(path)
+        if "tensors" in data:
+            from .workload_file import WorkloadFile
+
+            return WorkloadFile.of(data, path).workload
+        return validate(cls, data, str(name_or_path))
 
     @staticmethod
     def names() -> list[str]:
@@ -235,8 +281,18 @@ class Workload(BaseModel, frozen=True):
             return layer.input_gradient
         return layer is not next(item for item in self.layers if item.is_product)
 
+    def _unset(self) -> dict[str, Any]:
+        """Header and layer facts that are not given: a shape alone keeps its hash."""
+        header = ("source", "tensors", "batch", "mode", "accuracy", "notes")
+        unset: dict[str, Any] = {name: True for name in header if not getattr(self, name)}
+        facts = ("weights", "stages")
+        layers = {
+            index: {name for name in facts if getattr(layer, name) is None} for index, layer in enumerate(self.layers)
+        }
+        return unset | {"layers": layers}
+
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
-        data: dict[str, Any] = json.loads(self.model_dump_json())
+        data: dict[str, Any] = json.loads(self.model_dump_json(exclude=self._unset()))
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
