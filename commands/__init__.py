@@ -11,4 +11,5 @@ VERBS = (
     "run",
     "schedule",
     "report",
+    "kernel",
 )

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from nmsat.dataflow.kernels import STANDIN, Kernel, pack
+from nmsat.dataflow.kernels.image import GUARD_BYTES, Memory
 from nmsat.dataflow.kernels.shapes import all_shapes
 from nmsat.models import Sparsity
 from nmsat.models.errors import NmsatError
 from nmsat.simulator.kernels import compiled, reference
-from nmsat.simulator.kernels.wasm import GUARD_BYTES, Memory, WasmProgram, multiply
+from nmsat.simulator.kernels.wasm import WasmProgram, multiply
 
 
 def matrix(kernel: Kernel, n: int, k: int, zeros: float, seed: int) -> np.ndarray:
@@ -48,6 +49,14 @@ PLAIN = [
     for arithmetic in ("fma", "mul_add")
 ]
 OTHERS = [
+    *(
+        Kernel(mr=8, nr=nr, unroll=u, index=index, panels="copied")
+        for nr in (1, 2)
+        for u in (1, 4)
+        for index in ("delta", "absolute", "dense")
+    ),
+    Kernel(stream="interleaved", order="by_count", unroll=4, panels="copied"),
+    Kernel(index="packed", pattern=Sparsity(2, 8), panels="copied"),
     *(Kernel(mr=8, nr=nr, unroll=u, index="dense") for nr in (1, 2, 4) for u in (1, 2)),
     *(Kernel(mr=8, nr=nr, values="int8", clamp=(0.0, 6.0)) for nr in (1, 2, 4)),
     *(
@@ -122,7 +131,7 @@ def test_guards_see_a_stray_write() -> None:
     view[end] ^= 1
     assert not program.guards_intact()
     view[end] ^= 1
-    view[program._contents[0][0]] ^= 1  # a stream byte counts too
+    view[program.image.contents[0][0]] ^= 1  # a stream byte counts too
     assert not program.guards_intact()
 
 

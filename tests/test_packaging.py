@@ -17,7 +17,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("models", "dataflow", "simulator", "reports", "rtl", "fpga", "commands")
-SHIPPED = (".py", ".yaml")  # kinds of file that belong to the package; a new kind is added here and to package-data
+SHIPPED = (
+    ".py",
+    ".yaml",
+    ".js",
+)  # kinds of file that belong to the package; a new kind is added here and to package-data
 
 
 def tree() -> list[str]:

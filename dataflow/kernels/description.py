@@ -17,6 +17,7 @@ Broadcast = Literal["splat", "presplat"]
 Arithmetic = Literal["fma", "mul_add"]
 Values = Literal["f32", "int8"]
 Order = Literal["natural", "by_count"]
+Panels = Literal["in_place", "copied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class Kernel:
     nr : int
         Rows that share one column index, 1, 2 or 4.
     unroll : int
-        Stored blocks an iteration, 1, 2 or 4.
+        Stored blocks an iteration, 1, 2 or 4; the loop can be left behind each of them. On wasm that exit is worth more
+        than the saved branch: Cranelift sinks sums to where control flow needs them, and without an exit between them
+        all loads of an iteration are alive at once and spill.
     index : str
         ``delta``: int32 byte steps from block to block across row ends (XNNPACK's layout);
         ``absolute``: int32 byte offsets from the panel's base; ``packed``: N:M indices, ``pattern.index_bytes``
@@ -48,6 +51,9 @@ class Kernel:
     order : str
         ``natural`` row order, or ``by_count``: rows of equal count together, so that the inner loop's exit is
         predictable (interleaved stream only).
+    panels : str
+        ``in_place`` reads X where it lies; ``copied`` first copies each panel of X to a contiguous buffer of k rows,
+        which pays where rows a power of two apart would share a few cache sets.
     pattern : Sparsity or None
         The N:M pattern of ``index="packed"``.
     clamp : tuple of float or None
@@ -69,11 +75,12 @@ class Kernel:
     values: Values = "f32"
     order: Order = "natural"
     pattern: Sparsity | None = None
+    panels: Panels = "in_place"
     clamp: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         choices = {"index": Index, "stream": Stream, "broadcast": Broadcast, "arithmetic": Arithmetic}
-        choices |= {"values": Values, "order": Order}
+        choices |= {"values": Values, "order": Order, "panels": Panels}
         for key, literal in choices.items():
             if getattr(self, key) not in get_args(literal):
                 self._refuse(key, "one of " + ", ".join(get_args(literal)))
@@ -109,6 +116,10 @@ class Kernel:
         """Vectors of a full panel, a row."""
         return self.mr // LANES
 
+    def x_pitch(self, m: int) -> int:
+        """Bytes from one row of X to the next as the kernel reads it, for X (k, m)."""
+        return 4 * self.mr if self.panels == "copied" and m >= LANES else 4 * m
+
     @property
     def accumulators(self) -> int:
         """Vector registers that hold sums in a full panel."""
@@ -128,6 +139,7 @@ class Kernel:
         parts += [self.broadcast] if self.broadcast != "splat" else []
         parts += [self.order] if self.order != "natural" else []
         parts += [self.values] if self.values != "f32" else []
+        parts += [self.panels] if self.panels != "in_place" else []
         parts += ["clamp"] if self.clamp else []
         return "-".join([*parts, self.arithmetic])
 

@@ -35,14 +35,14 @@ def streams(packed: Packed, section: Section, m: int) -> Streams:
     NmsatError
         If a byte offset does not fit 31 bits.
     """
-    kernel, pitch = packed.kernel, 4 * m
-    if pitch * max(packed.k, packed.n) > ADDRESS_LIMIT:
+    kernel, pitch, x_pitch = packed.kernel, 4 * m, packed.kernel.x_pitch(m)
+    if max(pitch, x_pitch) * max(packed.k, packed.n) > ADDRESS_LIMIT:
         raise NmsatError.rule("kernel", "m", "small enough for 31-bit byte offsets", m)
     out = section.first_rows.astype(np.int64) * pitch
     steps = (np.roll(out, -1) - out).astype("<i4")
     delta = kernel.index == "delta"
-    index = section.deltas(pitch) if delta else (section.channels.astype(np.int64) * pitch).astype("<i4")
-    in_start = section.start() * pitch if delta else 0
+    index = section.deltas(x_pitch) if delta else (section.channels.astype(np.int64) * x_pitch).astype("<i4")
+    in_start = section.start() * x_pitch if delta else 0
     rows = section.first_rows[:, None] + np.arange(section.height)
     values, indices, counts, scales = b"", b"", b"", b""
     if kernel.stream == "interleaved":

@@ -14,10 +14,15 @@ PAGE_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Addresses and sizes of one section: the constants of its panel functions, in :data:`PARAMETERS`' order."""
+    """Addresses and sizes of one section: the constants of its panel functions.
+
+    ``in_bytes`` is the address of X, ``first`` the byte offset of the first stored column; ``scratch`` holds a copied
+    panel (0: none) of ``k`` rows.
+    """
 
     height: int
     in_bytes: int
+    first: int
     values: int
     indices: int
     counts: int
@@ -25,6 +30,9 @@ class Call:
     blocks: int
     pitch: int
     scales: int
+    x_pitch: int
+    k: int
+    scratch: int = 0
 
 
 class _Writer:
@@ -34,6 +42,8 @@ class _Writer:
         self.kernel, self.height, self.panel = kernel, height, panel
         self.lines: list[str] = []
         self.offsets = [4 * start for start in panel.starts]
+        copied = kernel.panels == "copied" and panel.lanes == LANES
+        self.sources = [16 * v for v in range(len(panel.starts))] if copied else self.offsets
         self.load = "v128.load" if panel.lanes == LANES else "v128.load32_zero"
         self.pairs = [(h, v) for h in range(height) for v in range(len(self.offsets))]
         self.record = 4 + kernel.value_bytes * height if kernel.stream == "interleaved" else 0
@@ -62,7 +72,7 @@ class _Writer:
         shared = self.height > 1
         for h, weight in enumerate(weights):
             self.put(f"(local.set $v{h} {weight})")
-        for v, offset in enumerate(self.offsets):
+        for v, offset in enumerate(self.sources):
             x = f"({self.load} offset={offset} (local.get ${pointer}))"
             if shared:
                 self.put(f"(local.set $x {x})")
@@ -71,24 +81,22 @@ class _Writer:
                 acc = f"$a{h}_{v}"
                 self.put(f"(local.set {acc} {self.madd(f'(local.get $v{h})', x, f'(local.get {acc})')})")
 
-    def steps(self, count: int) -> None:
-        """``count`` stored blocks and the pointer bumps behind them."""
+    def step(self) -> None:
+        """One stored block and the pointer bumps behind it."""
         kernel, size = self.kernel, self.kernel.value_bytes
-        for u in range(count):
-            base = u * self.record + 4 if self.record else u * size * self.height
-            weights = [self.weight(base + size * h) for h in range(self.height)]
-            at = f"(i32.load offset={u * self.record} (local.get $w))" if self.record else ""
-            at = at or f"(i32.load offset={4 * u} (local.get $d))"
-            if kernel.index == "absolute":
-                self.put(f"(local.set $p (i32.add (local.get $in) {at}))")
-            self.column("in" if kernel.index == "delta" else "p", weights)
-            if kernel.index == "delta":
-                self.bump("in", at)
-            elif kernel.index == "dense":
-                self.bump("p", "(local.get $stride)")
-        self.bump("w", count * (self.record or size * self.height))
+        base = 4 if self.record else 0
+        weights = [self.weight(base + size * h) for h in range(self.height)]
+        at = "(i32.load (local.get $w))" if self.record else "(i32.load (local.get $d))"
+        if kernel.index == "absolute":
+            self.put(f"(local.set $p (i32.add (local.get $in) {at}))")
+        self.column("in" if kernel.index == "delta" else "p", weights)
+        if kernel.index == "delta":
+            self.bump("in", at)
+        elif kernel.index == "dense":
+            self.bump("p", "(local.get $stride)")
+        self.bump("w", self.record or size * self.height)
         if not self.record and kernel.index != "dense":
-            self.bump("d", 4 * count)
+            self.bump("d", 4)
 
     def group(self) -> None:
         """One N:M group: an index word, ``keep`` values, and the step to the next group."""
@@ -110,17 +118,16 @@ class _Writer:
         """All stored blocks of one row block; $e is the end of the stream that moves."""
         kernel = self.kernel
         cursor = "w" if self.record or kernel.index == "dense" else "d"
-        if kernel.unroll > 1:
-            self.put(f"(local.set $i (i32.and (local.get $c) (i32.const {kernel.unroll - 1})))")
-            self.put("(if (local.get $i) (then (loop $r")
-            self.steps(1)
-            self.put("(br_if $r (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))))")
-        self.put(f"(if (i32.ne (local.get ${cursor}) (local.get $e)) (then (loop $k")
-        if kernel.index == "packed":
-            self.group()
-        else:
-            self.steps(kernel.unroll)
-        self.put(f"(br_if $k (i32.ne (local.get ${cursor}) (local.get $e))))))")
+        more = f"(i32.ne (local.get ${cursor}) (local.get $e))"
+        self.put(f"(block $done (br_if $done (i32.eq (local.get ${cursor}) (local.get $e))) (loop $k")
+        for u in range(kernel.unroll):
+            if kernel.index == "packed":
+                self.group()
+            else:
+                self.step()
+            if u < kernel.unroll - 1:
+                self.put(f"(br_if $done (i32.eq (local.get ${cursor}) (local.get $e)))")
+        self.put(f"(br_if $k {more})))")
 
     def head(self) -> None:
         """Read the count and the biases of a row block, set the sums and the end of its stream."""
@@ -220,30 +227,59 @@ def panel_function(kernel: Kernel, height: int, panel: Panel) -> str:
     return _Writer(kernel, height, panel).function(panel_name(kernel, height, panel))
 
 
+def copy_name(panel: Panel) -> str:
+    """A name for the copy of panels of this form."""
+    return "copy." + "_".join(map(str, panel.starts))
+
+
+def copy_function(panel: Panel) -> str:
+    """WAT of the function that copies a panel of $k rows, $pitch bytes apart, to rows $width bytes apart."""
+    moves = "\n    ".join(
+        f"(v128.store offset={16 * v} (local.get $to) (v128.load offset={4 * start} (local.get $from)))"
+        for v, start in enumerate(panel.starts)
+    )
+    return (
+        f"  (func ${copy_name(panel)} (param $from i32) (param $pitch i32) (param $to i32) (param $width i32) "
+        f"(param $k i32)\n    (loop $row\n    {moves}\n"
+        "    (local.set $from (i32.add (local.get $from) (local.get $pitch)))\n"
+        "    (local.set $to (i32.add (local.get $to) (local.get $width)))\n"
+        "    (br_if $row (local.tee $k (i32.sub (local.get $k) (i32.const 1))))))"
+    )
+
+
 def layer(name: str, kernel: Kernel, m: int, calls: list[Call]) -> tuple[str, dict[str, str]]:
     """Driver of one layer, and the panel functions it needs by name."""
     functions: dict[str, str] = {}
     body: list[str] = []
     for call in calls:
-        vectors = max(
-            1,
-            min(kernel.vectors * kernel.nr // call.height, 7) if call.height < kernel.nr else kernel.vectors,
-        )
+        vectors = kernel.vectors
+        if call.height < kernel.nr and not call.scratch:  # the last rows, one by one: as many sums as registers hold
+            vectors = max(1, min(kernel.vectors * kernel.nr // call.height, 7))
         for panel, count in runs(cut(m, vectors)):
             function = panel_name(kernel, call.height, panel)
             functions[function] = functions.get(function) or panel_function(kernel, call.height, panel)
-            step, first = 4 * panel.columns, 4 * panel.column
-            here = "(local.get $o)"
+            step, start = 4 * panel.columns, 4 * panel.column
+            here, source = "(local.get $o)", f"(i32.add (local.get $o) (i32.const {call.in_bytes + call.first}))"
+            loop = f"$l{len(body)}"
+            body.append(f"(local.set $o (i32.const {start}))")
+            body.append(f"(loop {loop}")
+            if call.scratch and panel.lanes == LANES:
+                copy = copy_name(panel)
+                functions[copy] = functions.get(copy) or copy_function(panel)
+                body.append(
+                    f"(call ${copy} (i32.add {here} (i32.const {call.in_bytes})) (i32.const {4 * m}) "
+                    f"(i32.const {call.scratch}) (i32.const {call.x_pitch}) (i32.const {call.k}))"
+                )
+                source = f"(i32.const {call.scratch + call.first})"
             arguments = (
-                f"(i32.add {here} (i32.const {call.in_bytes})) (i32.const {call.values}) (i32.const {call.indices}) "
+                f"{source} (i32.const {call.values}) (i32.const {call.indices}) "
                 f"(i32.const {call.counts}) (i32.add {here} (i32.const {call.out_bytes})) (i32.const {call.blocks}) "
-                f"(i32.const {call.pitch}) (i32.const {call.scales}) (i32.const {call.pitch})"
+                f"(i32.const {call.pitch}) (i32.const {call.scales}) (i32.const {call.x_pitch})"
             )
-            body.append(f"(local.set $o (i32.const {first}))")
-            body.append(f"(loop $l{len(body)} (call ${function} {arguments})")
+            body.append(f"(call ${function} {arguments})")
             body.append(f"(local.set $o (i32.add {here} (i32.const {step})))")
-            end = first + count * step
-            body.append(f"(br_if $l{len(body) - 2} (i32.ne {here} (i32.const {end}))))")
+            end = start + count * step
+            body.append(f"(br_if {loop} (i32.ne {here} (i32.const {end}))))")
     text = "\n    ".join(body)
     return f"  (func ${name} (local $o i32)\n    {text})", functions
 
@@ -262,13 +298,27 @@ def pages(memory_bytes: int) -> int:
     return count
 
 
-def module(layers: list[tuple[str, str]], functions: dict[str, str], memory_bytes: int) -> str:
-    """A module that exports its memory, ``run`` (every layer, ``repeat`` times) and every layer by name."""
+def module(
+    layers: list[tuple[str, str]],
+    functions: dict[str, str],
+    memory_bytes: int,
+    addresses: dict[str, int] | None = None,
+) -> str:
+    """A module that exports its memory, ``run`` (every layer in turn) and every layer by name, all ``name(repeat)``.
+
+    ``addresses`` become exported i32 constants.
+    """
     limit = pages(memory_bytes)
     lines = ["(module", f'  (memory (export "memory") {limit} {limit})']
+    for name, address in (addresses or {}).items():
+        lines.append(f'  (global (export "{name}") i32 (i32.const {address}))')
     lines += [functions[name] for name in sorted(functions)] + [text for _, text in layers]
     calls = " ".join(f"(call ${name})" for name, _ in layers)
-    back = "(br_if $again (local.tee $repeat (i32.sub (local.get $repeat) (i32.const 1))))"
-    lines.append(f'  (func (export "run") (param $repeat i32) (loop $again {calls} {back}))')
-    lines += [f'  (export "{name}" (func ${name}))' for name, _ in layers]
+    lines.append(_repeated("run", calls))
+    lines += [_repeated(name, f"(call ${name})") for name, _ in layers]
     return "\n".join([*lines, ")"]) + "\n"
+
+
+def _repeated(name: str, calls: str) -> str:
+    back = "(br_if $again (local.tee $repeat (i32.sub (local.get $repeat) (i32.const 1))))"
+    return f'  (func (export "{name}") (param $repeat i32) (loop $again {calls} {back}))'

@@ -1,0 +1,129 @@
+"""``nmsat kernel``: sparse CPU kernels generated, run and timed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import Any
+
+from ..models.errors import NmsatError
+from .options import positive, verb
+from .output import check_outputs, show, write
+
+
+def add(verbs: Any) -> None:
+    parser = verbs.add_parser("kernel", help="sparse CPU kernels", description="sparse CPU kernels")
+    kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    kernels = verb(kinds, "list", "the kernels that ship", "nmsat kernel list --json -", _list)
+    kernels.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+    emit = verb(
+        kinds,
+        "emit",
+        "generate a kernel's code with seeded weights",
+        "nmsat kernel emit 2:8 --shape 49x160x960 -o kernel.wat",
+        _emit,
+    )
+    _product(emit)
+    emit.add_argument("--target", choices=("wasm",), default="wasm", help="default: wasm")
+    emit.add_argument("-o", "--output", metavar="FILE", default="-", help=".wat text or .wasm binary; default: stdout")
+    run = verb(
+        kinds,
+        "run",
+        "run a kernel and compare it with the exact reference",
+        "nmsat kernel run sparse --shape 196x512x512 --sparsity 0.9",
+        _run,
+    )
+    _product(run)
+    run.add_argument("--engine", action="append", metavar="E", help="wasmtime (default), node or numba; repeatable")
+    run.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+
+
+def _product(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL", help="a name of `nmsat kernel list`")
+    parser.add_argument("--shape", type=shape, default=(196, 512, 512), metavar="MxNxK", help="default: 196x512x512")
+    parser.add_argument("--sparsity", type=float, default=0.9, metavar="S", help="share of zeros (default: 0.9)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and input (default: 0)")
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """(m, n, k) of ``MxNxK``."""
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})x(\d{1,9})", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be MxNxK, not {text!r}")
+    m, n, k = (positive(part) for part in match.groups())
+    return m, n, k
+
+
+def _list(args: argparse.Namespace) -> int:
+    check_outputs(args.json)
+    from ..dataflow.kernels.presets import PRESETS
+
+    rows = [
+        {"name": name, "kernel": kernel.name, "targets": ["wasm", "numba"], "description": text}
+        for name, (kernel, text) in PRESETS.items()
+    ]
+    if args.json:
+        write(args.json, json.dumps(rows, indent=1) + "\n")
+    if not (args.json == "-" or args.quiet):
+        for row in rows:
+            print(f"{row['name']:16} {row['description']}")
+    return 0
+
+
+def _packed(args: argparse.Namespace) -> Any:
+    from ..dataflow.kernels import pack
+    from ..dataflow.kernels.presets import preset
+    from ..dataflow.kernels.samples import sample_weights
+
+    if args.seed < 0:
+        raise NmsatError.rule("", "--seed", "0 or more", args.seed)
+    kernel = preset(args.kernel)
+    return pack(kernel, sample_weights(kernel, args.shape, args.sparsity, args.seed))
+
+
+def _emit(args: argparse.Namespace) -> int:
+    check_outputs(args.output)
+    from ..simulator.kernels.wasm import load_wasmtime, products_image
+
+    image, _, _ = products_image([(_packed(args), args.shape[0])])
+    text: str | bytes = image.whole_text()
+    if args.output.endswith(".wasm"):
+        text = bytes(load_wasmtime().wat2wasm(text))
+    write(args.output, text)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    check_outputs(args.json)
+    from ..dataflow.kernels.samples import sample_input
+    from ..simulator.kernels.engines import execute
+
+    packed, x = _packed(args), sample_input(args.shape, args.seed)
+    outcomes = [execute(engine, packed, x) for engine in args.engine or ["wasmtime"]]
+    if args.json:
+        rows = [
+            {
+                "kernel": args.kernel,
+                "shape": list(args.shape),
+                "engine": o.engine,
+                "bits_differing": o.bits_differing,
+                "guards_intact": o.guards_intact,
+                "nonzeros": packed.nonzeros,
+                "stored": packed.stored,
+                "footprint_bytes": packed.footprint_bytes,
+            }
+            for o in outcomes
+        ]
+        write(args.json, json.dumps(rows, indent=1) + "\n")
+    if not (args.json == "-" or args.quiet):
+        dense = 4 * packed.n * (packed.k + 1)
+        share = packed.footprint_bytes / dense
+        show(
+            f"{packed.kernel.name}: {packed.nonzeros} non-zeros, {packed.stored} stored, "
+            f"{packed.footprint_bytes} bytes = {100 * share:.1f} % of dense binary32"
+        )
+        for o in outcomes:
+            guards = {True: "guards intact", False: "GUARDS BROKEN", None: "no guards"}[o.guards_intact]
+            show(f"{o.engine}: {o.bits_differing} of {packed.n * args.shape[0]} values differ in bits, {guards}")
+    return 0 if all(o.ok for o in outcomes) else 1
