@@ -56,7 +56,8 @@ class NodeInstance:
 
     def _ask(self, *words: object) -> float:
         process = self._process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write("\t".join(map(str, words)) + "\n")
             process.stdin.flush()
@@ -66,7 +67,7 @@ class NodeInstance:
         answer = json.loads(line) if line else {"error": f"node ended with code {process.wait()}"}
         if "error" in answer:
             raise NmsatError.rule("node", str(words[0]), "accepted by Node.js", answer["error"])
-        return answer["value"]
+        return float(answer["value"])
 
     def put(self, address: int, values: F32) -> None:
         """Copy binary32 values to an address."""
