@@ -1,0 +1,102 @@
+"""Four ways to run a generated design, one interface.
+
+=========  =======================  ============================================
+``sim``    runs                     good for
+=========  =======================  ============================================
+amaranth   the description          a first look, small designs
+icarus     its Verilog, by cocotb   a second opinion
+verilator  its Verilog, by cocotb   what users of the Verilog run
+cxxrtl     its RTLIL, as C++        many cases, large arrays
+=========  =======================  ============================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...models.errors import NmsatError
+from .bench import Bench, Body
+
+SIMULATORS = ("amaranth", "icarus", "verilator", "cxxrtl")
+
+__all__ = ["SIMULATORS", "Bench", "Body", "run_bench", "simulate"]
+
+
+def run_bench(
+    component: Any, name: str, body: Body, arguments: dict[str, Any], sim: str = "cxxrtl", waves: str | None = None
+) -> Any:
+    """Run a test body on a component and return its result.
+
+    Parameters
+    ----------
+    component : Component
+        Used up: make a new one for another run.
+    name : str
+        Name of the outermost module.
+    body, arguments
+        See :class:`Bench`. JSON values only.
+    sim : str
+        One of ``SIMULATORS``.
+    waves : str, optional
+        File for the waveforms; not with cxxrtl, which keeps no names.
+
+    Raises
+    ------
+    NmsatError
+        An unknown simulator, or waves of cxxrtl.
+    MissingToolError
+        The simulator is not installed.
+    """
+    if sim not in SIMULATORS:
+        raise NmsatError.rule("", "sim", f"one of {', '.join(SIMULATORS)}", sim)
+    if sim == "amaranth":
+        from .amaranth_sim import run_amaranth
+
+        return run_amaranth(component, body, arguments, waves)
+    from ..emit import Emission
+
+    emitted = Emission().emit(component, name)
+    if sim == "cxxrtl":
+        if waves is not None:
+            raise NmsatError.rule("", "waves", "left out with cxxrtl", waves, "use amaranth, icarus or verilator")
+        from .cxxrtl import run_cxxrtl
+
+        return run_cxxrtl(emitted, body, arguments)
+    from .cocotb_sim import run_cocotb
+
+    return run_cocotb(emitted, body, arguments, "icarus" if sim == "icarus" else "verilator", waves)
+
+
+def simulate(
+    component: Any, name: str, stimuli: dict[str, list[int]], sim: str = "cxxrtl", waves: str | None = None
+) -> dict[str, list[int]]:
+    """Outputs of every cycle for inputs known beforehand, after two cycles of reset.
+
+    Parameters
+    ----------
+    stimuli : dict
+        A value a cycle for inputs by port name, equally many each; inputs left out are 0.
+    """
+    cycles = {len(values) for values in stimuli.values()}
+    if len(cycles) != 1:
+        raise NmsatError.rule("", "stimuli", "equally many values for every port", sorted(cycles))
+    outputs = [
+        "__".join(map(str, path))
+        for path, member, _ in component.signature.flatten(component)
+        if member.flow.flip() == member.flow.In
+    ]
+    return run_bench(component, name, open_loop, {"stimuli": stimuli, "outputs": outputs}, sim, waves)
+
+
+async def open_loop(bench: Bench, stimuli: dict[str, list[int]], outputs: list[str]) -> dict[str, list[int]]:
+    """The body of :func:`simulate`."""
+    await bench.reset()
+    found: dict[str, list[int]] = {port: [] for port in outputs}
+    for cycle in range(len(next(iter(stimuli.values())))):
+        for port, values in stimuli.items():
+            bench.set(port, values[cycle])
+        await bench.settle()
+        for port in outputs:
+            found[port].append(bench.get(port))
+        await bench.tick()
+    return found
