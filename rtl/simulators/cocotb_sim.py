@@ -107,7 +107,9 @@ def run_cocotb(
 def _quietly(step: Any, log: Path) -> None:
     try:
         step()
-    except SystemExit as error:  # the runner's way to say that a command failed
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # when a command fails, the runner asks for the end of the process
         text = log.read_text()[-3000:] if log.exists() else ""
         raise RuntimeError(f"cocotb: {error}; {text}") from None
 
