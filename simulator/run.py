@@ -103,7 +103,6 @@ def _row(step: StepTime, program: Program, accelerator: Accelerator) -> dict[str
     product = item.kind is Kind.PRODUCT
     keep, group = (item["keep"], item["group"]) if product else (1, 1)
     pattern = Sparsity(keep, group) if product and item["block"] == 1 else Sparsity.dense()
-    exposed = step.compute_cycles if product else min(step.compute_cycles, step.cycles)
     cycles_available = step.cycles * accelerator.processing_elements
     taps = 1 if not product else item["taps_y"] * item["taps_x"]
     transposed = product and step.cost is not None and bool(item["flags"] & 1)
@@ -120,8 +119,8 @@ def _row(step: StepTime, program: Program, accelerator: Accelerator) -> dict[str
         "interleave": item["interleave"] if product else 0,
         "tiles": step.cost.tiles if step.cost else 0,
         "cycles": step.cycles,
-        "compute_cycles": exposed,
-        "stall_cycles": step.cycles - exposed,
+        "compute_cycles": step.shown_cycles,
+        "stall_cycles": step.cycles - step.shown_cycles,
         "macs": step.macs,
         "useful_macs": step.useful_macs,
         "utilization": step.useful_macs / cycles_available if cycles_available else 0.0,

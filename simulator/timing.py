@@ -29,6 +29,9 @@ class StepTime:
         Cycles its bytes take at full bandwidth.
     cycles : int
         Its share of the chain's time: for products at least compute and DRAM; for vector work the exposed part.
+    shown_cycles : int
+        Those of its ``cycles`` in which its engine computes; the rest are stalls. A chain's vector work shows as
+        computing for as long as its busiest engine outlasts the array, and as stalled while DRAM alone is late.
     """
 
     item: Descriptor
@@ -41,6 +44,7 @@ class StepTime:
     useful_macs: int = 0
     cost: Cost | None = None
     cycles: int = 0
+    shown_cycles: int = 0
 
 
 def time_program(program: Program, accelerator: Accelerator, options: Options) -> list[StepTime]:
@@ -93,28 +97,58 @@ def _busy(item: Descriptor, accelerator: Accelerator, options: Options) -> StepT
             useful,
             found,
         )
+    asks = demand(item, dram_overlap=options.dram_overlap)
+    busy = max(
+        -(-asks.vector_slots // accelerator.vector_lanes),
+        -(-asks.weights // accelerator.wuve_lanes),
+        -(-asks.groups // accelerator.sore_lanes),
+    )
+    dram = accelerator.dram_cycles(asks.read_bytes + asks.write_bytes)
+    return StepTime(item, asks.engine, busy, dram, asks.read_bytes, asks.write_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a descriptor that is no product asks of the engines beside the array, whatever their widths.
+
+    Attributes
+    ----------
+    engine : str
+        vector, wuve or sore: where it counts as busy.
+    vector_slots, weights, groups : int
+        Element slots of the vector lanes, weights WUVE updates, groups SORE prunes.
+    read_bytes, write_bytes : int
+    """
+
+    engine: str
+    vector_slots: int
+    weights: int
+    groups: int
+    read_bytes: int
+    write_bytes: int
+
+
+def demand(item: Descriptor, *, dram_overlap: bool = True) -> Demand:
+    """The demand of a vector, update or prune descriptor."""
     if item.kind is Kind.VECTOR:
-        read, write, engine = item["read_bytes"], item["write_bytes"], "vector"
-        busy = -(-item["lane_cycles"] // accelerator.vector_lanes)
-        if options.dram_overlap is False and "statistics" in functions_of(item["functions"]):
+        read = item["read_bytes"]
+        if not dram_overlap and "statistics" in functions_of(item["functions"]):
             read += 2 * item["lane_cycles"]  # dY no longer comes from the product beside it
-    elif item.kind is Kind.UPDATE:
-        read, write, busy = _update(item, accelerator)
-        engine = "wuve"
-    else:
-        elements = item["out_channels"] * item["in_channels"]
-        groups = item["out_channels"]
-        keep = item["ff_keep"] or item["bp_keep"]
-        group = item["ff_group"] or item["bp_group"]
-        gradient = item.flag(fmt.SWAPPED)  # its compressed copy goes through memory; weights go straight in
-        read = 2 * elements if gradient else 0
-        write = groups * Sparsity(keep, group).group_bytes if gradient else 0
-        busy, engine = -(-groups // accelerator.sore_lanes), "sore"
-    return StepTime(item, engine, busy, accelerator.dram_cycles(read + write), read, write)
+        return Demand("vector", item["lane_cycles"], 0, 0, read, item["write_bytes"])
+    if item.kind is Kind.UPDATE:
+        return _update(item)
+    elements = item["out_channels"] * item["in_channels"]
+    groups = item["out_channels"]
+    keep = item["ff_keep"] or item["bp_keep"]
+    group = item["ff_group"] or item["bp_group"]
+    gradient = item.flag(fmt.SWAPPED)  # its compressed copy goes through memory; weights go straight in
+    read = 2 * elements if gradient else 0
+    write = groups * Sparsity(keep, group).group_bytes if gradient else 0
+    return Demand("sore", 0, 0, groups, read, write)
 
 
-def _update(item: Descriptor, accelerator: Accelerator) -> tuple[int, int, int]:
-    """(read bytes, write bytes, cycles) of WUVE and SORE: reads g (on chip), w32, v32; writes w32, v32 and copies."""
+def _update(item: Descriptor) -> Demand:
+    """WUVE and SORE: reads g (on chip), w32, v32; writes w32, v32 and the copies."""
     weights = item["out_channels"] * item["taps"] * item["in_channels"]
     write = 8 * weights + (2 * weights if item.flag(fmt.OUT_FP32) else 0)
     groups = 0
@@ -124,34 +158,37 @@ def _update(item: Descriptor, accelerator: Accelerator) -> tuple[int, int, int]:
             number = weights // group
             groups += number
             write += number * Sparsity(keep, group).group_bytes
-    busy = max(-(-weights // accelerator.wuve_lanes), -(-groups // accelerator.sore_lanes))
-    return 8 * weights, write, busy
+    return Demand("wuve", 0, weights, groups, 8 * weights, write)
 
 
 def _share(chain: list[StepTime], accelerator: Accelerator, options: Options) -> None:
     """Fill in ``cycles`` of a chain's steps."""
     if not options.dram_overlap:
         for step in chain:
-            step.cycles = step.compute_cycles + step.dram_cycles
+            step.cycles, step.shown_cycles = step.compute_cycles + step.dram_cycles, step.compute_cycles
         return
     others = [step for step in chain if step.cost is None]
     base = 0
     for step in chain:
         if step.cost is not None:
             busy = max(step.compute_cycles, step.dram_cycles) + step.cost.fill_cycles
-            step.cycles = min(busy, step.compute_cycles + step.dram_cycles)
+            step.cycles, step.shown_cycles = min(busy, step.compute_cycles + step.dram_cycles), step.compute_cycles
             base += step.cycles
     busy_by_engine = [
         sum(step.compute_cycles for step in others if step.engine == engine) for engine in ("vector", "wuve", "sore")
     ]
     dram = accelerator.dram_cycles(sum(step.read_bytes + step.write_bytes for step in chain))
     exposed = max(base, dram, *busy_by_engine) - base
+    computing = max(max(busy_by_engine) - base, 0)
     weights = [max(step.compute_cycles, step.dram_cycles) for step in others]
     for step, weight in zip(others, weights, strict=True):
         total = sum(weights)
         step.cycles = exposed * weight // total if total else 0
     if others:
         others[-1].cycles += exposed - sum(step.cycles for step in others)
+    for step in others:
+        step.shown_cycles = min(step.cycles, computing)
+        computing -= step.shown_cycles
 
 
 def energy_pj(step: StepTime, accelerator: Accelerator) -> float:

@@ -1,0 +1,130 @@
+"""evaluate: the figures of many designs for one training step or inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...models.accelerator import Accelerator
+from ...models.errors import NmsatError
+from . import kernels
+from .designs import FIELDS, Designs
+from .skeleton import Skeleton
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+ENERGY_FIELDS = ("mac_pj", "buffer_pj_per_byte", "dram_pj_per_byte", "vector_pj", "static_watt")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Figures:
+    """Totals of every design, in the order of the designs.
+
+    Attributes
+    ----------
+    valid : bool (designs,)
+        False where ``simulate`` would refuse the design: its array cannot run the pattern, or a buffer holds no tile.
+        The other figures are 0 there.
+    cycles, compute_cycles, stall_cycles, vector_exposed_cycles, dram_read_bytes, dram_write_bytes : int64 (designs,)
+        As ``RunResult.totals``, equal to the last digit.
+    """
+
+    valid: NDArray[np.bool_]
+    cycles: I64
+    compute_cycles: I64
+    stall_cycles: I64
+    vector_exposed_cycles: I64
+    dram_read_bytes: I64
+    dram_write_bytes: I64
+
+
+def evaluate(skeleton: Skeleton, designs: Designs) -> Figures:
+    """Evaluate every design, the best mapping of every product chosen for each.
+
+    The designs are sorted by the fields that cost most to change and put back in order afterwards.
+
+    Raises
+    ------
+    NmsatError
+        A design's ``max_group`` differs from the one the skeleton was lowered for.
+    """
+    table = designs.table
+    if np.any(designs.column("max_group") != skeleton.lowered_for):
+        rule = f"{skeleton.lowered_for} as in the skeleton"
+        raise NmsatError.rule("", "max_group", rule, "another value", "make a skeleton for each max_group")
+    order = _sorting(table)
+    rows = table if order is None else table[order]
+    found = _run(skeleton, rows, np.ones(1, np.float64))
+    large = found[:, kernels.VALID] == kernels.TOO_LARGE
+    if large.any():
+        found[large] = _run(skeleton, rows[large], np.ones(1, np.int64))
+    fits = (rows[:, FIELDS.index("max_keep")] >= skeleton.max_keep) & (skeleton.lowered_for >= skeleton.max_group)
+    found[~fits] = 0
+    if order is not None:
+        back = np.empty_like(found)
+        back[order] = found
+        found = back
+    column = {name: found[:, index] for name, index in _COLUMNS.items()}
+    return Figures(
+        valid=found[:, kernels.VALID] == 1, stall_cycles=column["cycles"] - column["compute_cycles"], **column
+    )
+
+
+def _run(skeleton: Skeleton, rows: I64, arithmetic: NDArray[Any]) -> I64:
+    found = np.empty((len(rows), kernels.RESULT_FIELDS), np.int64)
+    kernels.evaluate_designs(
+        rows, skeleton.works, skeleton.others, skeleton.others_serial_read, skeleton.products, skeleton.product_ends,
+        skeleton.other_ends, skeleton.repeats, arithmetic, found,
+    )  # fmt: skip
+    return found
+
+
+_COLUMNS = {
+    "cycles": kernels.CYCLES,
+    "compute_cycles": kernels.COMPUTE_CYCLES,
+    "dram_read_bytes": kernels.READ_BYTES,
+    "dram_write_bytes": kernels.WRITE_BYTES,
+    "vector_exposed_cycles": kernels.EXPOSED,
+}
+
+
+def _sorting(table: I64) -> NDArray[np.intp] | None:
+    """The order that puts equal leading fields together; None if the table is already in it."""
+    varying = [name for name in range(table.shape[1]) if len(table) and np.any(table[:, name] != table[0, name])]
+    if not varying:
+        return None
+    keys = table[:, varying]
+    if _is_sorted(keys):
+        return None
+    return np.lexsort(keys.T[::-1])
+
+
+def _is_sorted(keys: I64) -> bool:
+    """Whether the rows ascend lexicographically."""
+    undecided = np.ones(len(keys) - 1, bool)
+    for column in keys.T:
+        before, after = column[:-1], column[1:]
+        if np.any(undecided & (before > after)):
+            return False
+        undecided &= before == after
+    return True
+
+
+def energy_j(
+    skeleton: Skeleton, figures: Figures, designs: Designs, base: Accelerator, coefficients: Mapping[str, ArrayLike]
+) -> F64:
+    """Joules a step, model: simulator.timing.energy_pj summed; ``coefficients`` override the base's."""
+    unknown = set(coefficients) - set(ENERGY_FIELDS)
+    if unknown:
+        raise NmsatError.rule("", min(unknown), f"one of {', '.join(ENERGY_FIELDS)}", min(unknown))
+    value = {name: np.asarray(coefficients.get(name, getattr(base, name)), np.float64) for name in ENERGY_FIELDS}
+    traffic = (figures.dram_read_bytes + figures.dram_write_bytes).astype(np.float64)
+    events = skeleton.useful_macs * value["mac_pj"]
+    events = events + traffic * (value["dram_pj_per_byte"] + value["buffer_pj_per_byte"])
+    events = events + (skeleton.vector_slots + skeleton.updated_weights) * value["vector_pj"]
+    seconds = figures.cycles / (designs.column("clock_mhz") * 1e6)
+    return np.where(figures.valid, (events + seconds * value["static_watt"] * 1e12) / 1e12, 0.0)
