@@ -12,12 +12,13 @@ from .output import write
 
 def add(verbs: Any) -> None:
     parser = verb(verbs, "list", "what ships with the package", "nmsat list workloads --json -", _list)
-    parser.add_argument("what", nargs="?", choices=("workloads", "accelerators"), help="default: both")
+    parser.add_argument("what", nargs="?", choices=("workloads", "accelerators", "cores"), help="default: all")
     parser.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
 
 
 def _list(args: argparse.Namespace) -> int:
     from ..models import Accelerator, Workload
+    from ..models.core import Core
 
     data: dict[str, Any] = {}
     if args.what in (None, "workloads"):
@@ -44,6 +45,19 @@ def _list(args: argparse.Namespace) -> int:
             }
             for a in items
         ]
+    if args.what in (None, "cores"):
+        cores = [Core.load(name) for name in Core.names()]
+        data["cores"] = [
+            {
+                "name": c.name,
+                "isa": c.isa,
+                "engine": c.engine,
+                "in_order": c.in_order,
+                "clock_mhz": c.clock_mhz.value,
+                "description": c.description,
+            }
+            for c in cores
+        ]
     if args.json:
         write(args.json, json.dumps(data, indent=1) + "\n")
     if not (args.json == "-" or args.quiet):
@@ -54,4 +68,6 @@ def _list(args: argparse.Namespace) -> int:
             print(f"{w['name']:16} {size}  {w['description']}")
         for a in data.get("accelerators", []):
             print(f"{a['name']:16} {a['description']}")
+        for c in data.get("cores", []):
+            print(f"{c['name']:16} {c['description']}")
     return 0

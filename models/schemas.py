@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from .accelerator import Accelerator
+from .core import Core
 from .workload import Workload
 
-SCHEMAS = {"accelerator.schema.json": Accelerator, "workload.schema.json": Workload}
+SCHEMAS = {"accelerator.schema.json": Accelerator, "core.schema.json": Core, "workload.schema.json": Workload}
 
 
 def schema_text(name: str) -> str:

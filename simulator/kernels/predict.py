@@ -1,0 +1,152 @@
+"""Predicted cycles of a packed product on a core: pipeline plus footprint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...dataflow.kernels.description import LANES, Kernel
+from ...dataflow.kernels.packing import Packed, pack
+from ...dataflow.kernels.panels import Panel, cut, runs
+from ...models.core import Core
+from ...models.errors import NmsatError
+from .arm_loops import decode, loop_text, row_text
+from .footprint import footprint
+from .row_streams import RowCode, section_cycles
+from .x86_code import panel_code
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predicted cycles of one run of a product, a model's figure.
+
+    ``cycles`` is rounded to an integer; ``bound`` says what holds it back: ``issue``, ``ports X/Y``, ``latency``, or
+    the memory level (``L2``, ``L3``, ``DRAM``) when waiting for it is the larger part.
+    """
+
+    kernel: str
+    core: str
+    shape: Shape
+    cycles: int
+    bound: str
+    pipeline_cycles: int
+    memory_cycles: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "kernel": self.kernel,
+            "core": self.core,
+            "shape": list(self.shape),
+            "cycles": self.cycles,
+            "bound": self.bound,
+            "pipeline_cycles": self.pipeline_cycles,
+            "memory_cycles": self.memory_cycles,
+        }
+
+
+def random_weights(n: int, k: int, sparsity: float, seed: int = 1) -> NDArray[np.float32]:
+    """Float32 (n, k), each value zero with probability ``sparsity``."""
+    if not 0 <= sparsity <= 1:
+        raise NmsatError.rule("kernel", "sparsity", "from 0 to 1", sparsity)
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(n, k)).astype(np.float32)
+    weights[rng.random((n, k)) < sparsity] = 0
+    return weights
+
+
+def predict(core: Core, packed: Packed, m: int) -> Prediction:
+    """Cycles of one run of a packed product over ``m`` columns.
+
+    Raises
+    ------
+    MissingToolError
+        For a wasm core without the extra ``wasm``.
+    NmsatError
+        If the core has no code for the kernel.
+    """
+    kernel = packed.kernel
+    total, bounds = 0.0, ""
+    for section in packed.sections:
+        vectors = section_vectors(kernel, section.height)
+        missed = exit_misses(section.counts)
+        for panel, count in runs(cut(m, vectors)):
+            code = row_code(core, kernel, section.height, panel)
+            cycles, held = section_cycles(core, code, section.counts, kernel.unroll, missed)
+            cycles += split_loads(core, panel, m) * len(section.channels) + core.call_cycles.value
+            total += count * cycles
+            bounds = bounds or held
+    memory = footprint(core, packed, m, cut(m, kernel.vectors))
+    level = memory.level if memory.cycles > total else bounds
+    cycles = max(1, round(total + memory.cycles))
+    shape = (m, packed.n, packed.k)
+    return Prediction(kernel.name, core.name, shape, cycles, level, round(total), round(memory.cycles))
+
+
+def predict_shape(core: Core, kernel: Kernel, shape: Shape, sparsity: float, seed: int = 1) -> Prediction:
+    """:func:`predict` of random weights of the given sparsity."""
+    m, n, k = shape
+    return predict(core, _packed(kernel, n, k, sparsity, seed), m)
+
+
+@lru_cache(maxsize=256)
+def _packed(kernel: Kernel, n: int, k: int, sparsity: float, seed: int) -> Packed:
+    weights = random_weights(n, k, sparsity, seed)
+    if kernel.pattern is not None:
+        keep, group = kernel.pattern.keep, kernel.pattern.group
+        order = np.random.default_rng(seed).random((n, -(-k // group), group)).argsort(axis=2)
+        weights = random_weights(n, k, 0.0, seed)
+        weights[(order >= keep).reshape(n, -1)[:, :k]] = 0
+    return pack(kernel, weights)
+
+
+def section_vectors(kernel: Kernel, height: int) -> int:
+    """Vectors of a panel of a section: rows left over from blocks of nr take wider panels."""
+    if height < kernel.nr:
+        return max(1, min(kernel.vectors * kernel.nr // height, 7))
+    return kernel.vectors
+
+
+def exit_misses(counts: NDArray[np.integer]) -> float:
+    """Share of rows whose loop exit is mispredicted: rows that differ from the commonest count."""
+    if len(counts) < 2:
+        return 0.0
+    return 1.0 - float(np.unique(counts, return_counts=True)[1].max()) / len(counts)
+
+
+def split_loads(core: Core, panel: Panel, m: int) -> float:
+    """Expected cycles that a visit of a row loses to vector loads across cache lines."""
+    if panel.lanes != LANES:
+        return 0.0
+    step = int(np.gcd(4 * m, 64))
+    starts = np.arange(0, 64, min(step, 64))
+    crossing = sum(float(np.mean((starts + 4 * s) % 64 > 48)) for s in panel.starts)
+    return crossing * core.split_load_cycles.value / 2
+
+
+@lru_cache(maxsize=8192)
+def row_code(core: Core, kernel: Kernel, height: int, panel: Panel) -> RowCode:
+    """Instruction streams of a panel's rows on a core."""
+    if core.engine == "wasmtime":
+        return panel_code(kernel, height, panel)
+    if core.engine == "v8":
+        raise NmsatError.rule("predict", "core", "one whose code is known", core.name)
+    vectors = len(panel.starts)
+    head, tail = row_text(kernel, height, vectors)
+    loops = [loop_text(kernel, height, vectors)]
+    if kernel.unroll > 1:
+        from dataclasses import replace
+
+        loops.insert(0, loop_text(replace(kernel, unroll=1), height, vectors))
+    streams = []
+    for loop in loops:
+        body = decode(loop)
+        streams.append((*body[:-1], type(body[-1])("branch", exits=True)))
+    between = ((),) if kernel.unroll > 1 else ()
+    return RowCode(decode(head), tuple(streams), decode(tail), between)
