@@ -25,8 +25,10 @@ def add(verbs: Any) -> None:
         _emit,
     )
     _product(emit)
-    emit.add_argument("--target", choices=("wasm",), default="wasm", help="default: wasm")
-    emit.add_argument("-o", "--output", metavar="FILE", default="-", help=".wat text or .wasm binary; default: stdout")
+    emit.add_argument("--target", choices=("wasm", "aarch64", "numba"), default="wasm", help="default: wasm")
+    emit.add_argument(
+        "-o", "--output", metavar="FILE", default="-", help=".wasm is written as a binary; default: stdout"
+    )
     run = verb(
         kinds,
         "run",
@@ -35,8 +37,22 @@ def add(verbs: Any) -> None:
         _run,
     )
     _product(run)
-    run.add_argument("--engine", action="append", metavar="E", help="wasmtime (default), node or numba; repeatable")
+    run.add_argument(
+        "--engine", action="append", metavar="E", help="wasmtime (default), node, numba or qemu; repeatable"
+    )
     run.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+
+    timing = verb(
+        kinds,
+        "bench",
+        "time kernels and their peers in one run",
+        "nmsat kernel bench --shape 196x512x512 --sparsity 0.9 --rounds 5",
+        _bench,
+    )
+    timing.add_argument("--shape", type=shape, action="append", metavar="MxNxK", help="repeatable (default: all 42)")
+    timing.add_argument("--sparsity", type=float, action="append", metavar="S", help="repeatable (default: 0.9)")
+    timing.add_argument("--rounds", type=positive, default=7, metavar="R", help="of 2 ms a kernel (default: 7)")
+    timing.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
 
 
 def _product(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +76,7 @@ def _list(args: argparse.Namespace) -> int:
     from ..dataflow.kernels.presets import PRESETS
 
     rows = [
-        {"name": name, "kernel": kernel.name, "targets": ["wasm", "numba"], "description": text}
+        {"name": name, "kernel": kernel.name, "targets": ["wasm", "aarch64", "numba"], "description": text}
         for name, (kernel, text) in PRESETS.items()
     ]
     if args.json:
@@ -84,14 +100,26 @@ def _packed(args: argparse.Namespace) -> Any:
 
 def _emit(args: argparse.Namespace) -> int:
     check_outputs(args.output)
-    from ..simulator.kernels.wasm import load_wasmtime, products_image
+    packed, text = _packed(args), ""
+    if args.target == "wasm":
+        text = _emit_wasm(packed, args)
+    elif args.target == "aarch64":
+        from ..dataflow.kernels import aarch64
 
-    image, _, _ = products_image([(_packed(args), args.shape[0])])
-    text: str | bytes = image.whole_text()
-    if args.output.endswith(".wasm"):
-        text = bytes(load_wasmtime().wat2wasm(text))
+        text = aarch64.layer(packed, args.shape[0])
+    else:
+        from ..dataflow.kernels import numba_text
+
+        text = numba_text.module(packed.kernel, tuple(section.height for section in packed.sections))
     write(args.output, text)
     return 0
+
+
+def _emit_wasm(packed: Any, args: argparse.Namespace) -> str | bytes:
+    from ..simulator.kernels.wasm import load_wasmtime, products_image
+
+    text = products_image([(packed, args.shape[0])])[0].whole_text()
+    return bytes(load_wasmtime().wat2wasm(text)) if args.output.endswith(".wasm") else text
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -127,3 +155,50 @@ def _run(args: argparse.Namespace) -> int:
             guards = {True: "guards intact", False: "GUARDS BROKEN", None: "no guards"}[o.guards_intact]
             show(f"{o.engine}: {o.bits_differing} of {packed.n * args.shape[0]} values differ in bits, {guards}")
     return 0 if all(o.ok for o in outcomes) else 1
+
+
+def _bench(args: argparse.Namespace) -> int:
+    check_outputs(args.json)
+    from dataclasses import asdict
+
+    from ..dataflow.kernels.shapes import all_shapes
+    from ..simulator.kernels.bench import bench, geomean, ratios
+    from .output import progress
+
+    points = [(shape, zeros) for zeros in args.sparsity or [0.9] for shape in args.shape or all_shapes()]
+    silent, rows, found, missing = args.json == "-" or args.quiet, [], {}, {}
+    for where, zeros in progress("kernels")(points):
+        timings, absent = bench(where, zeros, args.rounds)
+        missing |= absent
+        rows += [asdict(t) for t in timings]
+        for name, ratio in ratios(timings).items():
+            found.setdefault((zeros, name), []).append(ratio)
+        if not silent:
+            show(*_bench_lines(timings))
+    if args.json:
+        write(args.json, json.dumps(rows, indent=1) + "\n")
+    if not silent:
+        show("", "our fastest sparse tile is faster by (measured; geometric mean over the shapes, least, most):")
+        for (zeros, name), values in found.items():
+            span = f"{geomean(values):5.2f}x  {min(values):5.2f} .. {max(values):.2f}"
+            show(f"  {100 * zeros:g} % zeros, {name:28} {span}")
+        show(*(f"left out: {name}: {reason}" for name, reason in missing.items()))
+    return 0
+
+
+def _bench_lines(timings: list[Any]) -> list[str]:
+    """A product's figures in GFLOP/s: actual, and effective for the dense ones, which compute the zeros too."""
+    from ..simulator.kernels.bench import family
+
+    where = timings[0]
+    lines = [f"{'x'.join(map(str, where.shape))} at {100 * where.sparsity:g} % zeros, GFLOP/s (dense: effective)"]
+    for engine in dict.fromkeys(t.engine for t in timings):
+        parts = []
+        for name in dict.fromkeys(t.kernel.split(":")[0] for t in timings if t.engine == engine):
+            best = family(timings, name, engine)
+            assert best is not None
+            rate = best.gflops_effective if "dense" in name else best.gflops_actual
+            tile = f" ({best.kernel.split(':')[1]})" if ":" in best.kernel else ""
+            parts.append(f"{name} {rate:.1f}{tile}")
+        lines.append(f"  {engine:10} " + ", ".join(parts))
+    return lines

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...dataflow.kernels.packing import Packed
 from ...models.errors import NmsatError
-from . import compiled, node, reference, wasm
+from . import compiled, node, qemu, reference, wasm
 
 F32 = NDArray[np.float32]
 
@@ -48,6 +48,7 @@ ENGINES: dict[str, Callable[[Packed, F32], tuple[F32, bool | None]]] = {
     "wasmtime": _wasmtime,
     "node": node.multiply,
     "numba": _numba,
+    "qemu": qemu.multiply,
 }
 
 
