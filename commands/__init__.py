@@ -10,6 +10,7 @@ VERBS = (
     "list",
     "run",
     "schedule",
+    "export",
     "report",
     "kernel",
 )

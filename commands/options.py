@@ -33,12 +33,18 @@ def positive(text: str) -> int:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     from ..models.methods import METHODS
 
-    parser.add_argument("workload", metavar="WORKLOAD", help="zoo name, workload .yaml or SCALE-Sim .csv")
+    parser.add_argument(
+        "workload",
+        metavar="WORKLOAD",
+        help="zoo name, .yaml, .onnx, .pt2, .safetensors or .npz with its YAML, SCALE-Sim .csv",
+    )
     parser.add_argument("-a", "--accelerator", default="sat", metavar="ACCEL", help="name or YAML file (default: sat)")
     parser.add_argument("--method", choices=tuple(METHODS), default="bdwp", help="default: bdwp")
     parser.add_argument("--sparsity", default="2:8", metavar="N:M", help="pattern, or dense (default: 2:8)")
-    parser.add_argument("--batch", type=positive, metavar="B", help="default: 512; 1 under scalesim")
-    parser.add_argument("--mode", choices=("train", "infer"), default="train", help="default: train")
+    parser.add_argument(
+        "--batch", type=positive, metavar="B", help="default: the workload file's, else 512; 1 under scalesim"
+    )
+    parser.add_argument("--mode", choices=("train", "infer"), help="default: the workload file's, else train")
     parser.add_argument(
         "--dataflow",
         choices=("auto", "os", "ws", "is"),
@@ -81,12 +87,12 @@ def options(args: argparse.Namespace) -> Any:
     )
 
 
-def step(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments that simulate and compile_program share."""
+def step(args: argparse.Namespace, workload: Any) -> dict[str, Any]:
+    """Keyword arguments that simulate and compile_program share; a workload file may say its batch and mode."""
     return {
         "method": args.method,
         "sparsity": args.sparsity,
-        "batch": args.batch or 512,
-        "mode": args.mode,
+        "batch": args.batch or workload.batch or 512,
+        "mode": args.mode or workload.mode or "train",
         "options": options(args),
     }

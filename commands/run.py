@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         from ..simulator import simulate
 
-        result = simulate(workload, accelerator, **step(args))
+        result = simulate(workload, accelerator, **step(args, workload))
     if args.csv:
         write(args.csv, result.to_csv())
     if args.json:

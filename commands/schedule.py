@@ -33,7 +33,7 @@ def _schedule(args: argparse.Namespace) -> int:
     from ..models import Accelerator, Workload
 
     workload, accelerator = Workload.load(args.workload), Accelerator.load(args.accelerator)
-    program = compile_program(workload, accelerator, **step(args))
+    program = compile_program(workload, accelerator, **step(args, workload))
     readable = program.readable()
     if args.layer is not None:
         if args.layer not in program.layers:

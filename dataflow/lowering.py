@@ -132,11 +132,11 @@ def stage_pattern(layer: Layer, stage: Stage, method: Method, sparsity: Sparsity
     measured = None if method.bp_gradient else layer.measured(stage.name.lower())
     wanted = measured or layer.pattern or sparsity
     used = {Stage.FF: method.ff_weights, Stage.BP: method.bp_weights or method.bp_gradient, Stage.WU: False}
+    if measured and used[stage]:
+        return measured  # groups of a mask lie along this stage's axis alone
     prunable = layer.prune and layer.op in ("conv2d", "linear") and not wanted.is_dense
     if not (used[stage] and prunable):
         return DENSE
-    if measured:
-        return measured  # groups of a mask lie along this stage's axis alone
     per_group = layer.ic // layer.groups, layer.oc // layer.groups
     return wanted if all(size % wanted.group == 0 for size in per_group) else DENSE
 

@@ -244,6 +244,10 @@ class Workload(BaseModel, frozen=True):
             from .scalesim_csv import read_topology
 
             return read_topology(path)
+        if path.suffix.lower() in NETWORK_SUFFIXES:
+            from .importers import import_network
+
+            return import_network(path).without_batch()
         data = read_yaml(path)
         if "tensors" in data:
             from .workload_file import WorkloadFile

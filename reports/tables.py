@@ -9,6 +9,9 @@ from rich.table import Table
 from ..simulator.result import RunResult
 
 
+SHOWN_NOTES = 20  # of a workload file; all are in the JSON
+
+
 def quantity(value: float, unit: str = "") -> str:
     """Three significant digits with an SI prefix: 1.23 G."""
     for scale, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -98,6 +101,7 @@ def summary_lines(result: RunResult, dram_gib: int) -> list[str]:
         dense = dense_layers(result)
         if dense:
             lines.append(f"left dense in every stage: {', '.join(dense)}")
+        lines += [f"note: {note}" for note in result.meta.get("notes", ())[:SHOWN_NOTES]]
         if not totals["fits_dram"]:
             need = totals["dram_footprint_bytes"] / 2**30
             lines.append(f"note: needs {need:.1f} GiB of DRAM, the accelerator has {dram_gib}; split the batch")

@@ -1,5 +1,6 @@
 """Networks as other tools write them: ONNX, safetensors and NPZ with a YAML, torch.export (docs/workloads.md)."""
 
 from .detector import AxisPattern, Detection, detect
+from .export import Imported, import_network
 
-__all__ = ["AxisPattern", "Detection", "detect"]
+__all__ = ["AxisPattern", "Detection", "Imported", "detect", "import_network"]
