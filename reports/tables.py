@@ -8,7 +8,6 @@ from rich.table import Table
 
 from ..simulator.result import RunResult
 
-
 SHOWN_NOTES = 20  # of a workload file; all are in the JSON
 
 

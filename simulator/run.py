@@ -43,7 +43,36 @@ def simulate(
     dense_cycles = None
     if method != "dense":
         dense_cycles = _dense_cycles(workload, accelerator, batch, mode, options)
-    return summarise(program, accelerator, options, dense_cycles)
+    return _with_measured(summarise(program, accelerator, options, dense_cycles), workload, accelerator)
+
+
+def _with_measured(result: RunResult, workload: Workload, accelerator: Accelerator) -> RunResult:
+    """Count what short groups waste: the array spends N slots on each, useful are a mask's own non-zeros.
+
+    Rows then have ``density``, None where it is not known; cycles stay, and energies, for a slot multiplies
+    either way.
+    """
+    meta = result.meta | ({"notes": list(workload.notes)} if workload.notes else {})
+    densities = {
+        (layer.name, stage): facts.density
+        for layer in workload.layers
+        for stage in ("ff", "bp")
+        if layer.stages and (facts := layer.stages.of(stage)) and facts.density is not None
+    }
+    if not densities:
+        return RunResult(meta, result.totals, result.layers)
+    rows = []
+    for row in result.layers:
+        density = densities.get((row["layer"], row["stage"]))
+        row = row | {"density": density}
+        if density is not None and row["sparsity"] != "dense" and result.meta["method"] != "sdgp":
+            useful = min(round(row["macs"] * density), row["useful_macs"])
+            spent = row["cycles"] * accelerator.processing_elements
+            row |= {"useful_macs": useful, "utilization": useful / spent if spent else 0.0}
+        rows.append(row)
+    useful = sum(row["useful_macs"] for row in rows)
+    utilization = useful / (result.totals["cycles"] * accelerator.processing_elements)
+    return RunResult(meta, result.totals | {"useful_macs": useful, "utilization": utilization}, tuple(rows))
 
 
 @lru_cache(maxsize=64)

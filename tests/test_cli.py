@@ -81,7 +81,7 @@ def test_list(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothere"], r"nmsat: workload 'nothere': must be one of bert_base, .*, or a \.yaml or \.yml or \.csv file"),
+        (["run", "nothere"], r"nmsat: workload 'nothere': must be one of bert_base, .*, or a \.yaml or .* or \.npz file"),
         (["run", "none.yaml"], r"nmsat: none\.yaml: must be an existing file; there is none of that name"),
         (["run", "{dir}/"], r"nmsat: .*: must be a file, not a folder"),
         (["run", "resnet18", "-a", "nothere"], r"nmsat: accelerator 'nothere': must be one of sat, sat_4x4, sat_8x8, or a .yaml or .yml file"),

@@ -162,9 +162,7 @@ def test_what_breaks_a_pattern_is_listed_and_runs_at_the_tightest_legal_one(tmp_
     row = json.loads(capsys.readouterr().out)["layers"][0]
     assert (row["pattern"], row["axis"], row["violations"]) == ("2:8", "in", 2)
     assert row["first_violations"] == [[3, 0, 0, 8], [9, 0, 0, 16]]
-    assert (
-        row["runs"]["ff"] == row["axes"]["in"]["legal"] == "10:32"
-    )  # 5 + 2 + 2 + ... of 32 at most 11? measured below
+    assert row["runs"]["ff"] == row["axes"]["in"]["legal"] == "11:32"  # 5 + 2 + 2 + 2
     most = (weight.reshape(-1, 32) != 0).sum(axis=1).max()
     assert Sparsity.parse(row["runs"]["ff"]).keep == most
     workload = load_workload(out).workload
@@ -256,3 +254,21 @@ def test_out_groups_stay_inside_a_convolution_group():
     weights = np.zeros((16, 1, 1, 4), np.float32)
     weights[::8] = 1
     assert detect(weights, groups=4).bp.legal.group <= 4
+
+
+def test_short_groups_cost_their_slots_and_are_not_useful(tmp_path):
+    """Half of a 2:8's values gone: the cycles of 2:8, half its useful multiplies."""
+    text = "format: nmsat-workload/1\nname: n\nlayers:\n- {name: a, op: linear, ic: 64, oc: 64}\n"
+    (tmp_path / "net.yaml").write_text(text)
+    weight = np.zeros((64, 64), np.float32)
+    weight.reshape(-1, 8)[:, :2] = 1
+    np.savez(tmp_path / "net.npz", a=weight)
+    full = simulate(Workload.load(tmp_path / "net.npz"), Accelerator.load("sat"), batch=64, mode="infer")
+    weight[:32] = 0
+    np.savez(tmp_path / "net.npz", a=weight)
+    half = simulate(Workload.load(tmp_path / "net.npz"), Accelerator.load("sat"), batch=64, mode="infer")
+    assert half.totals["cycles"] == full.totals["cycles"]
+    assert (full.totals["useful_macs"], half.totals["useful_macs"]) == (64**3 // 4, 64**3 // 8)
+    assert [row["density"] for row in half.layers] == [0.125]
+    assert half.totals["utilization"] == pytest.approx(full.totals["utilization"] / 2)
+    half.to_csv()

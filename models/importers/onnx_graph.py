@@ -15,10 +15,10 @@ from .network import Network, as_weights, conv_fields, elements, per_sample, win
 from .onnx_file import Model, parse
 from .onnx_tensors import array_of
 
-FREE = frozenset(
-    "Reshape Transpose Flatten Identity Dropout Squeeze Unsqueeze Slice Concat Split Cast Shape Gather Expand Pad "
-    "Constant ConstantOfShape Range Where Equal Not And Or Less Greater Trilu Tile Size Sqrt Floor Ceil Min Max "
-    "LessOrEqual GreaterOrEqual CastLike GatherND Neg Reciprocal Erf Exp Log Pow Abs IsNaN".split()
+FREE = re.compile(
+    r"Reshape|Transpose|Flatten|Identity|Dropout|Squeeze|Unsqueeze|Slice|Concat|Split|Cast|Shape|Gather|Expand|"
+    r"Pad|Constant|ConstantOfShape|Range|Where|Equal|Not|And|Or|Less|Greater|Trilu|Tile|Size|Sqrt|Floor|Ceil|Min|"
+    r"Max|LessOrEqual|GreaterOrEqual|CastLike|GatherND|Neg|Reciprocal|Erf|Exp|Log|Pow|Abs|IsNaN|Add|Sub|Mul|Div|Sum|ReduceMean"
 )
 ACTIVATIONS = {
     "Relu": "relu",
@@ -34,14 +34,23 @@ ACTIVATIONS = {
     "SimplifiedLayerNormalization": "rmsnorm",
 }
 CHARGED_AS = {
-    **{"LeakyRelu": "relu", "PRelu": "relu", "Clip": "relu", "Elu": "relu", "Selu": "relu", "HardSigmoid": "sigmoid"},
-    **{"Tanh": "sigmoid", "HardSwish": "silu", "Mish": "silu", "Softplus": "sigmoid"},
-    **{"InstanceNormalization": "batchnorm", "GroupNormalization": "layernorm"},
+    "LeakyRelu": "relu",
+    "PRelu": "relu",
+    "Clip": "relu",
+    "Elu": "relu",
+    "Selu": "relu",
+    "HardSigmoid": "sigmoid",
+    "Tanh": "sigmoid",
+    "HardSwish": "silu",
+    "Mish": "silu",
+    "Softplus": "sigmoid",
+    "InstanceNormalization": "batchnorm",
+    "GroupNormalization": "layernorm",
 }
 FOLDED = frozenset({"Identity", "Cast", "Transpose", "DequantizeLinear"})  # of constants, as far as weights need it
-REFUSED = frozenset(
-    "ConvTranspose ConvInteger QLinearConv MatMulInteger QLinearMatMul QGemm LSTM GRU RNN If Loop Scan Einsum "
-    "DeformConv FusedConv FusedMatMul".split()
+REFUSED = re.compile(
+    r"ConvTranspose|ConvInteger|QLinearConv|MatMulInteger|QLinearMatMul|QGemm|LSTM|GRU|RNN|If|Loop|Scan|Einsum|"
+    r"DeformConv|FusedConv|FusedMatMul"
 )
 UNTELLING = re.compile(r"(^|/)(onnx::|val_|_?to_copy|t_|permute_|transpose_|[0-9]+$)|::")
 
@@ -82,7 +91,7 @@ class _Walker:
             "GlobalMaxPool": self._global_pool,
             "ReduceMean": self._mean,
             "DequantizeLinear": self._dequantize,
-            **{name: self._binary for name in ("Add", "Sub", "Mul", "Div", "Sum")},
+            **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sum"), self._binary),
         }
 
     def walk(self) -> Network:
@@ -108,7 +117,7 @@ class _Walker:
         if op in ("Shape", "Size") or (not fold and all(self._constant_value(name) for name in node.input)):
             self.fixed.update(node.output)
             return
-        if op in REFUSED:
+        if REFUSED.fullmatch(op):
             raise InputFileError(f"{self._place(node)}: {op} is not supported; it holds products nobody would count")
         if op in self.handlers:
             self.handlers[op](node)
@@ -319,7 +328,7 @@ class _Walker:
                 return
         if self._is_constant(source) and node.op_type in ("Identity", "Cast", "Transpose"):
             self._fold(node, source)
-        elif node.op_type not in FREE and node.op_type not in ("Add", "Sub", "Mul", "Div", "ReduceMean") and moving:
+        elif moving and not FREE.fullmatch(node.op_type):
             self.net.notes[f"{node.op_type} is not charged"] += 1
         if source in self.tags:
             self.tags[node.output[0]] = "root" if node.op_type in ("Sqrt", "Reciprocal") else self.tags[source]

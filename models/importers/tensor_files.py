@@ -26,9 +26,9 @@ DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 def read_tensors(path: Path) -> Network:
     """Read the layers from the YAML and their weights from the tensor file.
 
-    The YAML is a workload: the file of the same stem or, in safetensors, the metadata string ``nmsat-workload``. A layer's
-    tensor is what its ``weights`` names, else ``NAME.weight`` or ``NAME``; its layout is what ``weights`` says, else
-    OIHW or OI, the order PyTorch writes.
+    The YAML is a workload: the file of the same stem or, in safetensors, the metadata string ``nmsat-workload``. A
+    layer's tensor is what its ``weights`` names, else ``NAME.weight`` or ``NAME``; its layout is what ``weights``
+    says, else OIHW or OI, the order PyTorch writes.
 
     Raises
     ------
