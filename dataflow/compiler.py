@@ -12,6 +12,7 @@ from ..models.sparsity import Sparsity
 from ..models.workload import Layer, Workload
 from . import lowering, program
 from .assembler import Assembler
+from .edges import Edges
 from .lowering import Product, Prune, Step, Update, VectorPass
 from .program import Program, Stage
 from .schedule import Options
@@ -56,7 +57,8 @@ def compile_program(
         raise NmsatError.rule("", "mode", f"one of {', '.join(MODES)}", mode)
     if recipe.name != "dense":
         accelerator.check_pattern(pattern)
-    chains = _Lowerer(workload, accelerator, recipe, pattern, batch, options).chains(mode == "train")
+    edges = Edges(workload, train=mode == "train")
+    chains = _Lowerer(workload, accelerator, recipe, pattern, batch, options, edges).chains(mode == "train")
     meta = {
         "nmsat": __version__,
         "workload": workload.name,
@@ -68,7 +70,7 @@ def compile_program(
         "batch": batch,
         "mode": mode,
     }
-    return Assembler(workload, accelerator, options, batch).assemble(chains, meta)
+    return Assembler(workload, accelerator, options, batch, edges).assemble(chains, meta)
 
 
 @dataclass
@@ -81,9 +83,10 @@ class _Lowerer:
     sparsity: Sparsity
     batch: int
     options: Options
+    edges: Edges
 
     def chains(self, train: bool) -> list[list[Step]]:
-        groups = lowering.groups_after(self.workload)
+        groups = self.edges.groups
         kept = lowering.kept_layers(self.workload)
         forward: list[list[Step]] = []
         pending: VectorPass | None = None
@@ -92,18 +95,21 @@ class _Lowerer:
                 steps = [self._with_epilogue(step, after, train) for step in self._forward(layer)]
                 forward.append([*([pending] if pending else []), *steps])
                 pending = None
-            fused = layer is not None and layer.op != "attention"
+            fused = self._fused(after)
             pending = lowering.vector_pass(after, self.batch, train=train, fused_relu=fused, kept=kept) or pending
         if pending:
             forward.append([pending])
         return forward + (self._backward_chains(groups) if train else [])
 
-    @staticmethod
-    def _with_epilogue(step: Step, after: list[Layer], train: bool) -> Step:
+    def _fused(self, after: list[Layer]) -> bool:
+        """True when the product before does a lone ReLU in its epilogue."""
+        return bool(after) and after[0].name in self.edges.fused
+
+    def _with_epilogue(self, step: Step, after: list[Layer], train: bool) -> Step:
         """Fuse into the product what follows it: a lone ReLU, the sums of a batch normalisation."""
         if not isinstance(step, Product) or step.layer.op == "attention":
             return step
-        flags = program.RELU | program.WRITE_MASK * train if lowering.relu_only(after) else 0
+        flags = program.RELU | program.WRITE_MASK * train if self._fused(after) else 0
         if train and after and after[0].function == "batchnorm":
             flags |= program.STATISTICS
         return replace(step, epilogue=flags)
@@ -121,15 +127,17 @@ class _Lowerer:
         chains: list[list[Step]] = []
         for index in range(len(groups) - 1, -1, -1):
             layer, after = groups[index]
-            fused = layer is not None and layer.op != "attention"
-            _, apply = lowering.backward_passes(after, self.batch, fused_relu=fused)
+            _, apply = lowering.backward_passes(after, self.batch, fused_relu=self._fused(after))
             chain: list[Step] = [apply] if apply else []
             if layer is not None:
-                earlier_layer, earlier = groups[index - 1] if index else (None, [])
-                earlier_fused = earlier_layer is not None and earlier_layer.op != "attention"
-                masked = earlier_fused and lowering.relu_only(earlier) and layer.op != "attention"
+                if self.edges.gathered(layer.name):
+                    parts = len(self.edges.contributions[layer.name])
+                    chain.append(lowering.gather_pass(layer, self.batch, parts, relu=self._fused(after)))
+                earlier = groups[index - 1][1] if index else []
+                source = self.edges.source(layer.name)
+                masked = source in self.edges.fused.values() and self.edges.sole(source)
                 chain += [self._masked(step) if masked else step for step in self._backward(layer)]
-                reduction, _ = lowering.backward_passes(earlier, self.batch, fused_relu=earlier_fused)
+                reduction, _ = lowering.backward_passes(earlier, self.batch, fused_relu=self._fused(earlier))
                 chain += [reduction] if reduction else []
                 chain += self._update(layer)
             if chain:
@@ -148,7 +156,7 @@ class _Lowerer:
         steps: list[Step] = []
         if sparse_gradient and not pattern.is_dense:
             elements = self.batch * layer.out_elements
-            steps.append(Prune(layer, Stage.BP, elements, pattern))
+            steps.append(Prune(layer, Stage.BP, elements, pattern, gradient=True))
         else:
             steps += self._online(layer, Stage.BP, pattern)
         steps += lowering.backward_products(

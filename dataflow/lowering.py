@@ -97,6 +97,7 @@ class VectorPass:
     lane_cycles: int
     read_bytes: int
     write_bytes: int
+    gather: bool = False  # backward: add the gradients of a product's output that several layers read
 
     @property
     def layer(self) -> Layer:
@@ -122,6 +123,7 @@ class Prune:
     stage: Stage
     elements: int
     pattern: Sparsity
+    gradient: bool = False  # the operand is dY (SDGP), and its compressed copy goes through memory
 
 
 Step = Product | VectorPass | Update | Prune
@@ -293,6 +295,7 @@ def _attention(layer: Layer, stage: Stage, batch: int, part: str) -> Product:
         Axis(),
         count,
         channels=k,
+        transposed=part in ("dv", "dk"),
         weights_are_b=False,
         part=part,
     )
@@ -358,6 +361,14 @@ def backward_passes(
     slots = max(elements_in, elements_out) * (2 if set(functions) & ROW_STATISTICS else 1)
     apply = VectorPass(tuple(layers), Stage.BP, functions, elements_in, slots, read, elements_in * BYTES16)
     return reduction, apply
+
+
+def gather_pass(layer: Layer, batch: int, parts: int, *, relu: bool) -> VectorPass:
+    """Add the gradients that the readers of a product's output left, and apply its ReLU."""
+    elements = batch * layer.out_elements
+    functions = ("add", "relu") if relu else ("add",)
+    read = elements * BYTES16 * (parts + relu)
+    return VectorPass((layer,), Stage.BP, functions, elements, elements, read, elements * BYTES16, gather=True)
 
 
 def input_elements(layer: Layer) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -18,7 +19,7 @@ from ..models.errors import InputFileError
 
 DESCRIPTOR_BYTES = 256
 MAGIC = b"NMSATPRG"
-VERSION = 1
+VERSION = 2
 _HEADER = np.dtype([("magic", "S8"), ("version", "<u4"), ("count", "<u4"), ("symbol_bytes", "<u4"), ("crc32", "<u4")])
 
 
@@ -30,6 +31,7 @@ class Kind(IntEnum):
     VECTOR = 2
     UPDATE = 3
     PRUNE = 4
+    HOST = 5  # a vector operation that stops the controller: the host computes it and resumes
 
 
 class Stage(IntEnum):
@@ -67,6 +69,7 @@ ONLINE_PRUNE = 256  # B is read dense and pruned by the SORE lanes on its way in
 OUT_FP32 = 512  # results leave as binary32, else binary16
 WRITE_MASK = 2048  # epilogue: the ReLU's bit plane, for the backward stage
 APPLY_MASK = 1024  # epilogue: gradients pass where the ReLU mask bit is set
+NO_VALUES = 4096  # timed only: operands or functions without defined values, executors refuse the program
 
 HEAD: list[tuple[Any, ...]] = [
     ("kind", "u1"),
@@ -92,13 +95,16 @@ PRODUCT: list[tuple[Any, ...]] = [
     ("interleave", "u1"),
     ("block", "u1"),
     ("_pad", "u1", (2,)),
+    ("k_tile", "<u4"),  # groups of a k-tile in WS, 0 in OS: an output's sum is cut there
     ("m_chunk", "<u4"),
     ("n_chunk", "<u4"),
-    # implicit im2col: input row of output row y and tap t is y*step_y + t*tap_step_y + origin_y
+    # the mapped operand (A; B if SWAPPED) by implicit im2col: input row of output row y and tap t is
+    # y*step_y + t*tap_step_y + origin_y, pixels outside are +0, a pixel is a_pixel elements after the one before
     ("images", "<u4"),
     ("in_h", "<u4"),
     ("in_w", "<u4"),
     ("in_c", "<u4"),
+    ("a_pixel", "<u4"),
     ("out_h", "<u4"),
     ("out_w", "<u4"),
     ("step_y", "<i2"),
@@ -107,21 +113,27 @@ PRODUCT: list[tuple[Any, ...]] = [
     ("tap_step_x", "<i2"),
     ("origin_y", "<i4"),
     ("origin_x", "<i4"),
-    # weight taps: stored tap index = first + t * step; a tap is b_tap_groups groups apart
+    # the strided operand (B; A if SWAPPED): tap row = b_first_y + t*b_step_y, tap = row*b_taps_x + column, element =
+    # tap*b_stride_tap + channel*b_stride_k + column*b_stride_n, counted before compression
     ("b_first_y", "<u2"),
     ("b_first_x", "<u2"),
     ("b_step_y", "<u2"),
     ("b_step_x", "<u2"),
     ("b_taps_x", "<u4"),
+    ("b_stride_tap", "<u4"),
     ("b_stride_k", "<u4"),
     ("b_stride_n", "<u4"),
-    # output pixel = q * step + first, in a plane of c_h x c_w pixels
+    # output pixel = q * step + first, in a plane of c_h x c_w pixels; element = row*c_stride_m + column*c_stride_n,
+    # where a pixel index (of m; of n if SWAPPED) goes through that plane
     ("c_first_y", "<u2"),
     ("c_first_x", "<u2"),
     ("c_step_y", "<u2"),
     ("c_step_x", "<u2"),
     ("c_h", "<u4"),
     ("c_w", "<u4"),
+    ("c_stride_m", "<u4"),
+    ("c_stride_n", "<u4"),
+    ("inner", "<u4"),  # repeat r starts (r % inner)*x_repeat + (r // inner)*x_outer elements after the address
     ("a_address", "<u8"),
     ("b_address", "<u8"),
     ("index_address", "<u8"),
@@ -130,18 +142,38 @@ PRODUCT: list[tuple[Any, ...]] = [
     ("a_repeat", "<u8"),
     ("b_repeat", "<u8"),
     ("c_repeat", "<u8"),
+    ("a_outer", "<u8"),
+    ("b_outer", "<u8"),
+    ("c_outer", "<u8"),
 ]
 VECTOR: list[tuple[Any, ...]] = [
+    # also HOST. Source (images, h, w, c), channels innermost; `steps` are applied in order to a stream of binary32
     ("elements", "<u8"),  # results
     ("lane_cycles", "<u8"),  # element slots the vector lanes spend
     ("read_bytes", "<u8"),
     ("write_bytes", "<u8"),
     ("functions", "<u4"),  # bit set, see FUNCTIONS
-    ("_pad", "<u4"),
-    ("source_address", "<u8"),
-    ("second_address", "<u8"),
-    ("target_address", "<u8"),
+    ("images", "<u4"),
+    ("h", "<u4"),
+    ("w", "<u4"),
+    ("c", "<u4"),
+    ("window_y", "<u2"),  # pooling
+    ("window_x", "<u2"),
+    ("stride", "<u2"),
+    ("pad", "<u2"),
+    ("steps", "<u8"),  # a byte a step, the first in the lowest: 1 + index into FUNCTIONS
+    ("source_address", "<u8"),  # the stored tensor before the first step, in both directions
+    ("second_address", "<u8"),  # other operand of add
+    ("target_address", "<u8"),  # result; backward: gradient of the source
     ("mask_address", "<u8"),
+    ("gradient_address", "<u8"),  # backward: up to three gradients of the result, added in this order
+    ("gradient_1_address", "<u8"),
+    ("gradient_2_address", "<u8"),
+    ("labels_address", "<u8"),  # cross_entropy: int32 classes
+    ("loss_address", "<u8"),  # cross_entropy: binary32 loss of every image
+    ("rule_address", "<u8"),  # coefficients, see RULE
+    ("head_dim", "<u4"),  # softmax: scores are divided by its square root
+    ("gradients", "<u4"),  # how many gradient addresses are used
 ]
 UPDATE: list[tuple[Any, ...]] = [
     ("out_channels", "<u4"),
@@ -151,6 +183,10 @@ UPDATE: list[tuple[Any, ...]] = [
     ("ff_group", "u1"),
     ("bp_keep", "u1"),
     ("bp_group", "u1"),
+    ("groups", "<u4"),  # of a grouped convolution
+    ("mask_keep", "u1"),  # forward pattern whose dropped weights decay by `lam`; 0: none
+    ("mask_group", "u1"),
+    ("_pad", "u1", (2,)),
     ("w32_address", "<u8"),
     ("v32_address", "<u8"),
     ("w16_address", "<u8"),
@@ -159,7 +195,9 @@ UPDATE: list[tuple[Any, ...]] = [
     ("bp_address", "<u8"),
     ("bp_index_address", "<u8"),
     ("gradient_address", "<u8"),
+    ("rule_address", "<u8"),
 ]
+RULE = ("lr", "momentum", "weight_decay", "lam", "loss_scale")  # binary32 words at rule_address
 FUNCTIONS = (
     "batchnorm",
     "layernorm",
@@ -193,6 +231,7 @@ DTYPES: dict[Kind, np.dtype[Any]] = {
     Kind.VECTOR: _dtype(VECTOR),
     Kind.UPDATE: _dtype(UPDATE),
     Kind.PRUNE: _dtype(UPDATE),
+    Kind.HOST: _dtype(VECTOR),
 }
 
 
@@ -343,6 +382,16 @@ class Program:
 def functions_of(bits: int) -> list[str]:
     """Names in a ``functions`` bit set."""
     return [name for i, name in enumerate(FUNCTIONS) if bits >> i & 1]
+
+
+def steps_of(number: int) -> list[str]:
+    """Function names in a ``steps`` field, in order."""
+    return [FUNCTIONS[code - 1] for code in number.to_bytes(8, "little") if code]
+
+
+def steps_number(names: Sequence[str]) -> int:
+    """The ``steps`` field of up to eight function names."""
+    return sum(FUNCTIONS.index(name) + 1 << 8 * place for place, name in enumerate(names))
 
 
 def field_names(kind: Kind) -> tuple[str, ...]:

@@ -26,7 +26,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_engine_reference.py::test_engine_equals_the_literal_model",
     ),
     ("SCALE-Sim files and cycles", "yes", "test_scalesim.py::test_printed_cycles"),
-    ("golden executor of whole programs", NOT_YET, ""),
+    (
+        "programs executed in values: MLP and CNN steps equal the trainer",
+        "yes",
+        "test_executor.py::test_cnn_steps_equal_the_trainer",
+    ),
     ("RTL, Verilog, board files, CPU kernels, sweeps", NOT_YET, ""),
 )
 

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .executor import execute, load_tensors, load_weights, new_image, read_tensor
     from .result import RunResult
     from .run import simulate
 
-__all__ = ["RunResult", "simulate"]
+__all__ = ["RunResult", "execute", "load_tensors", "load_weights", "new_image", "read_tensor", "simulate"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from .result import RunResult
 
         return RunResult
+    if name in ("execute", "load_tensors", "load_weights", "new_image", "read_tensor"):
+        from . import executor
+
+        return getattr(executor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -164,7 +164,7 @@ def _row(step: StepTime, program: Program, accelerator: Accelerator) -> dict[str
 
 def _elements(step: StepTime) -> int:
     item = step.item
-    if item.kind is Kind.VECTOR:
+    if item.kind in (Kind.VECTOR, Kind.HOST):
         return item["elements"]
     return item["out_channels"] * item["taps"] * item["in_channels"]
 
@@ -173,6 +173,6 @@ def _op(step: StepTime) -> str:
     item = step.item
     if item.kind is Kind.PRODUCT:
         return "matmul"
-    if item.kind is Kind.VECTOR:
+    if item.kind in (Kind.VECTOR, Kind.HOST):
         return "+".join(functions_of(item["functions"]))
     return "update" if item.kind is Kind.UPDATE else "prune"

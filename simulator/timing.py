@@ -130,7 +130,7 @@ class Demand:
 
 def demand(item: Descriptor, *, dram_overlap: bool = True) -> Demand:
     """The demand of a vector, update or prune descriptor."""
-    if item.kind is Kind.VECTOR:
+    if item.kind in (Kind.VECTOR, Kind.HOST):
         read = item["read_bytes"]
         if not dram_overlap and "statistics" in functions_of(item["functions"]):
             read += 2 * item["lane_cycles"]  # dY no longer comes from the product beside it
@@ -196,7 +196,7 @@ def energy_pj(step: StepTime, accelerator: Accelerator) -> float:
     traffic = step.read_bytes + step.write_bytes
     events = step.useful_macs * accelerator.mac_pj + traffic * accelerator.dram_pj_per_byte
     events += traffic * accelerator.buffer_pj_per_byte
-    if step.item.kind is Kind.VECTOR:
+    if step.item.kind in (Kind.VECTOR, Kind.HOST):
         events += step.item["lane_cycles"] * accelerator.vector_pj
     elif step.item.kind is Kind.UPDATE:
         weights = step.item["out_channels"] * step.item["taps"] * step.item["in_channels"]

@@ -80,7 +80,7 @@ def encoded() -> bytes:
     [
         (lambda d: b"", r"^p: must begin with NMSATPRG; this is not an nmsat program$"),
         (lambda d: b"x" + d[1:], r"^p: must begin with NMSATPRG"),
-        (lambda d: d[:8] + b"\x02" + d[9:], r"^p: version: must be 1, not 2$"),
+        (lambda d: d[:8] + b"\x01" + d[9:], r"^p: version: must be 2, not 1$"),
         (lambda d: d[:-1], r"^p: length: must be \d+ bytes as its header says, not \d+$"),
         (lambda d: d[:-1] + b"\x01", r"^p: crc32: must match the content; the file is damaged$"),
     ],
@@ -104,7 +104,7 @@ def test_readable_form_names_everything(encoded):
     program = Program.decode(encoded)
     shown = json.loads(json.dumps(program.readable()))
     assert shown["format"] == "nmsat-program/1"
-    assert {item["kind"] for item in shown["descriptors"]} == {"product", "update", "vector"}
+    assert {item["kind"] for item in shown["descriptors"]} == {"product", "update", "host"}
     first = shown["descriptors"][0]
     assert (first["layer"], first["stage"], first["mode"] in ("os", "ws")) == ("fc1", "ff", True)
     assert functions_of((1 << len(FUNCTIONS)) - 1) == list(FUNCTIONS)
