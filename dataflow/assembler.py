@@ -119,7 +119,7 @@ class Assembler:
             c_step_x=x.target_step,
             c_h=y.target_size,
             c_w=x.target_size,
-            **({"inner": 1} | fields),
+            **({"inner": item.count} | fields),
         )
         work = work_of(base, self.accelerator)
         mapping, _ = best_mapping(self.accelerator, work, self.options)
