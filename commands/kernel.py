@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from ..models.errors import NmsatError
+from . import kernel_predict
 from .options import positive, verb
 from .output import check_outputs, show, write
 
@@ -42,6 +43,7 @@ def add(verbs: Any) -> None:
     )
     run.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
 
+    kernel_predict.add(kinds, _product)
     timing = verb(
         kinds,
         "bench",

@@ -15,7 +15,7 @@ from .yaml_io import named_file, names_in, read_yaml, validate
 _FOLDER = Path(__file__).parent / "cores"
 
 Isa = Literal["aarch64", "x86-64"]
-Engine = Literal["none", "wasmtime", "v8"]
+Engine = Literal["none", "wasmtime"]
 
 
 def _tuple(value: object) -> object:
@@ -93,6 +93,10 @@ class Core(BaseModel, frozen=True):
     store_forward_cycles: Count = Field(description="from a store's data to a load of the same address")
     split_load_cycles: Amount = Field(description="load slots lost when a vector load crosses a line")
     call_cycles: Amount = Field(description="fixed cost of a panel's call")
+    direct_mac_cycles: Amount = Field(description="cycles a multiply-add of direct (3x3, depthwise) convolutions")
+    output_cycles: Amount = Field(description="cycles an output element of every product of a network")
+    silu_cycles: Amount = Field(description="cycles an element of SiLU, sigmoid or GELU")
+    network_factor: Amount = Field(description="measured over modelled cycles of whole networks")
     caches: Annotated[tuple[Cache, ...], BeforeValidator(_tuple)] = Field(min_length=1, max_length=4)
     operations: dict[str, Operation] = Field(min_length=1)
 
@@ -105,7 +109,7 @@ class Core(BaseModel, frozen=True):
         if sizes != sorted(set(sizes)):
             raise ValueError(f"caches: must grow from level to level, not {sizes}")
         if (self.isa == "aarch64") != (self.engine == "none"):
-            raise ValueError(f"engine: must be none for aarch64 and wasmtime or v8 for x86-64, not {self.engine!r}")
+            raise ValueError(f"engine: must be none for aarch64 and wasmtime for x86-64, not {self.engine!r}")
         return self
 
     def cited(self) -> list[tuple[str, str]]:

@@ -31,6 +31,17 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_executor.py::test_cnn_steps_equal_the_trainer",
     ),
+    (
+        "CPU cycle model: ARM loops inside llvm-mca and OSACA",
+        "yes",
+        "test_kernel_pipeline.py::test_arm_loops_lie_inside_the_references_interval",
+    ),
+    (
+        "CPU cycle model: phone networks within 10 % unseen",
+        "yes",
+        "test_kernel_predict.py::test_published_phone_latencies",
+    ),
+    ("CPU cycle model: wasm here within 8 % in the median", NOT_YET, ""),
     ("RTL, Verilog, board files, CPU kernels, sweeps", NOT_YET, ""),
 )
 

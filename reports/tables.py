@@ -42,7 +42,7 @@ def merge_stage_rows(rows: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
-def layer_table(result: RunResult, processing_elements: int) -> Table:
+def layer_table(result: RunResult, processing_elements: float) -> Table:
     """The main table: a line a layer and stage, vector work that costs time included."""
     meta = result.meta
     title = f"{meta['workload']} on {meta['accelerator']}: {meta['method']} {meta['sparsity']}"
@@ -105,6 +105,17 @@ def summary_lines(result: RunResult, dram_gib: int) -> list[str]:
             need = totals["dram_footprint_bytes"] / 2**30
             lines.append(f"note: needs {need:.1f} GiB of DRAM, the accelerator has {dram_gib}; split the batch")
     return lines
+
+
+def core_summary(result: RunResult) -> list[str]:
+    """The result of a CPU core in two lines of words."""
+    totals = result.totals
+    lines = [f"{totals['cycles']:,} cycles = {1000 * totals['seconds']:.4g} ms at the core's clock (model)"]
+    share = totals["stall_cycles"] / totals["cycles"]
+    text = f"{totals['gflops_dense_equivalent']:.1f} GFLOP/s dense equivalent; {100 * share:.0f} % waiting for caches"
+    if totals["speedup_over_dense"] != 1:
+        text += f"; {totals['speedup_over_dense']:.3f}x the speed of dense on the same core"
+    return [*lines, text]
 
 
 def dense_layers(result: RunResult) -> list[str]:

@@ -62,14 +62,17 @@ def footprint(core: Core, packed: Packed, m: int, panels: tuple[Panel, ...]) -> 
         far, near = 0.0, 0.0
         for panel in panels:
             x_lines = row_lines(panel.columns, 4 * m)
+            y_lines = x_lines
+            if packed.kernel.panels == "copied":
+                x_lines = 16 * len(panel.starts) / LINE_BYTES
             x_bytes = used * x_lines * LINE_BYTES
             room = max(0.0, 1 - missing(weights / max(1, packed.n) + x_bytes, cache.size_bytes))
             kept = max(room, min(1.0, cache.size_bytes / x_bytes)) if x_bytes else 1.0
             again = max(0, visits - used) * x_lines * (1 - kept)
-            panel_bytes = x_bytes + weights + packed.n * x_lines * LINE_BYTES
-            far += again + used * x_lines * missing(everything, cache.size_bytes)
+            panel_bytes = x_bytes + weights + packed.n * y_lines * LINE_BYTES
+            far += again + used * y_lines * missing(everything, cache.size_bytes)
             near += weights / LINE_BYTES * missing(panel_bytes, cache.size_bytes)
-            near += packed.n * x_lines * missing(everything, cache.size_bytes)
+            near += packed.n * y_lines * missing(everything, cache.size_bytes)
         scattered.append(far)
         streams.append(near)
     each = [

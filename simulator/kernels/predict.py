@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ...dataflow.kernels.description import LANES, Kernel
 from ...dataflow.kernels.packing import Packed, pack
 from ...dataflow.kernels.panels import Panel, cut, runs
+from ...dataflow.kernels.samples import sample_weights
 from ...models.core import Core
-from ...models.errors import NmsatError
 from .arm_loops import decode, loop_text, row_text
-from .footprint import footprint
+from .footprint import LINE_BYTES, footprint
 from .row_streams import RowCode, section_cycles
 from .x86_code import panel_code
 
@@ -37,6 +37,7 @@ class Prediction:
     bound: str
     pipeline_cycles: int
     memory_cycles: int
+    dram_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -48,17 +49,8 @@ class Prediction:
             "bound": self.bound,
             "pipeline_cycles": self.pipeline_cycles,
             "memory_cycles": self.memory_cycles,
+            "dram_bytes": self.dram_bytes,
         }
-
-
-def random_weights(n: int, k: int, sparsity: float, seed: int = 1) -> NDArray[np.float32]:
-    """Float32 (n, k), each value zero with probability ``sparsity``."""
-    if not 0 <= sparsity <= 1:
-        raise NmsatError.rule("kernel", "sparsity", "from 0 to 1", sparsity)
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=(n, k)).astype(np.float32)
-    weights[rng.random((n, k)) < sparsity] = 0
-    return weights
 
 
 def predict(core: Core, packed: Packed, m: int) -> Prediction:
@@ -73,37 +65,43 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
     """
     kernel = packed.kernel
     total, bounds = 0.0, ""
+    step = kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)  # stored columns an iteration
     for section in packed.sections:
         vectors = section_vectors(kernel, section.height)
+        copied = kernel.panels == "copied"
         missed = exit_misses(section.counts)
         for panel, count in runs(cut(m, vectors)):
             code = row_code(core, kernel, section.height, panel)
-            cycles, held = section_cycles(core, code, section.counts, kernel.unroll, missed)
-            cycles += split_loads(core, panel, m) * len(section.channels) + core.call_cycles.value
+            cycles, held = section_cycles(core, code, section.counts, step, missed)
+            if copied:  # one load and one store a vector
+                cycles += packed.k * len(panel.starts) * max(1.0, split_loads(core, panel, m))
+            else:
+                cycles += split_loads(core, panel, m) * len(section.channels)
+            cycles += core.call_cycles.value
             total += count * cycles
             bounds = bounds or held
     memory = footprint(core, packed, m, cut(m, kernel.vectors))
     level = memory.level if memory.cycles > total else bounds
     cycles = max(1, round(total + memory.cycles))
     shape = (m, packed.n, packed.k)
-    return Prediction(kernel.name, core.name, shape, cycles, level, round(total), round(memory.cycles))
+    dram = round(LINE_BYTES * (memory.scattered_lines[-1] + memory.stream_lines[-1]))
+    return Prediction(kernel.name, core.name, shape, cycles, level, round(total), round(memory.cycles), dram)
 
 
-def predict_shape(core: Core, kernel: Kernel, shape: Shape, sparsity: float, seed: int = 1) -> Prediction:
-    """:func:`predict` of random weights of the given sparsity."""
-    m, n, k = shape
-    return predict(core, _packed(kernel, n, k, sparsity, seed), m)
+def predict_shape(core: Core, kernel: Kernel, shape: Shape, sparsity: float, seed: int = 0) -> Prediction:
+    """:func:`predict` of seeded weights of the given sparsity."""
+    return predict(core, sample(kernel, shape[1], shape[2], sparsity, seed), shape[0])
 
 
 @lru_cache(maxsize=256)
-def _packed(kernel: Kernel, n: int, k: int, sparsity: float, seed: int) -> Packed:
-    weights = random_weights(n, k, sparsity, seed)
-    if kernel.pattern is not None:
-        keep, group = kernel.pattern.keep, kernel.pattern.group
-        order = np.random.default_rng(seed).random((n, -(-k // group), group)).argsort(axis=2)
-        weights = random_weights(n, k, 0.0, seed)
-        weights[(order >= keep).reshape(n, -1)[:, :k]] = 0
-    return pack(kernel, weights)
+def sample(kernel: Kernel, n: int, k: int, sparsity: float, seed: int = 0) -> Packed:
+    """Seeded weights (n, k) packed for a kernel."""
+    return pack(kernel, sample_weights(kernel, (1, n, k), sparsity, seed))
+
+
+def arm_form(kernel: Kernel) -> Kernel:
+    """The kernel with the streams of the AArch64 loops: counts, steps and values apart, panels in place."""
+    return replace(kernel, stream="separate", order="natural", panels="in_place", broadcast="splat")
 
 
 def section_vectors(kernel: Kernel, height: int) -> int:
@@ -114,10 +112,8 @@ def section_vectors(kernel: Kernel, height: int) -> int:
 
 
 def exit_misses(counts: NDArray[np.integer]) -> float:
-    """Share of rows whose loop exit is mispredicted: rows that differ from the commonest count."""
-    if len(counts) < 2:
-        return 0.0
-    return 1.0 - float(np.unique(counts, return_counts=True)[1].max()) / len(counts)
+    """Share of rows whose loop exit is mispredicted: those that count otherwise than the row before."""
+    return float(np.mean(np.diff(counts.astype(np.int64)) != 0)) if len(counts) > 1 else 0.0
 
 
 def split_loads(core: Core, panel: Panel, m: int) -> float:
@@ -135,14 +131,10 @@ def row_code(core: Core, kernel: Kernel, height: int, panel: Panel) -> RowCode:
     """Instruction streams of a panel's rows on a core."""
     if core.engine == "wasmtime":
         return panel_code(kernel, height, panel)
-    if core.engine == "v8":
-        raise NmsatError.rule("predict", "core", "one whose code is known", core.name)
     vectors = len(panel.starts)
     head, tail = row_text(kernel, height, vectors)
     loops = [loop_text(kernel, height, vectors)]
     if kernel.unroll > 1:
-        from dataclasses import replace
-
         loops.insert(0, loop_text(replace(kernel, unroll=1), height, vectors))
     streams = []
     for loop in loops:

@@ -46,13 +46,17 @@ def _row_cycles(core: Core, code: RowCode, unroll: int, blocks: int, missed: boo
     pipeline, ends = Pipeline(core), []
     for _ in range(_ROWS):
         pipeline.run(code.head)
-        iterations = (blocks % unroll, blocks // unroll) if len(code.loops) == 2 else (blocks // unroll,)
-        for number, (loop, count) in enumerate(zip(code.loops, iterations, strict=True)):
-            if number:
-                pipeline.run(code.between[number - 1])
-            last = number == len(code.loops) - 1
-            for turn in range(count):
-                pipeline.run(_hit(loop) if turn < count - 1 or not (missed and last) else loop)
+        if len(code.loops) == 2:
+            for _ in range(blocks % unroll):
+                pipeline.run(_hit(code.loops[0]))
+            pipeline.run(code.between[0])
+        turns, rest = blocks // unroll, blocks % unroll if len(code.loops) == 1 else 0
+        main = code.loops[-1]
+        for turn in range(turns):
+            last = missed and not rest and turn == turns - 1
+            pipeline.run(main if last else _hit(main))
+        if rest:
+            pipeline.run(_part(main, rest, missed))
         pipeline.run(code.tail)
         ends.append(pipeline.finish)
     return (ends[-1] - ends[0]) / (_ROWS - 1)
@@ -62,6 +66,14 @@ def _row_cycles(core: Core, code: RowCode, unroll: int, blocks: int, missed: boo
 def _hit(loop: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
     """The loop with its exit predicted."""
     return tuple(Instruction(x.op, x.writes, x.reads, x.addend, x.writeback) for x in loop)
+
+
+@lru_cache(maxsize=8192)
+def _part(loop: tuple[Instruction, ...], blocks: int, missed: bool) -> tuple[Instruction, ...]:
+    """An unrolled loop left at its exit behind ``blocks`` blocks."""
+    exits = [i for i, item in enumerate(loop) if item.op == "branch"]
+    end = exits[min(blocks, len(exits)) - 1]
+    return (*_hit(loop[:end]), Instruction("branch", (), loop[end].reads, exits=missed))
 
 
 def section_cycles(
