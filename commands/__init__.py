@@ -11,6 +11,7 @@ VERBS = (
     "run",
     "schedule",
     "export",
+    "train",
     "report",
     "kernel",
 )

@@ -24,6 +24,7 @@ from nmsat.models.training import (
     stage_operands,
     training_step,
 )
+from nmsat.models.training.kernels import fast_update
 from nmsat.models.training.network import input_gradient, weight_gradient, weight_shape
 
 METHODS = ["dense", "sr-ste", "sdgp", "sdwp", "bdwp"]
@@ -279,6 +280,26 @@ def test_gradients_are_derivatives():
 
 
 # --- update, loss scale, errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "rule", [RULE, UpdateRule(0.1, 0.9, 1e-4, 2e-4, 1024.0), UpdateRule(1e-30, 1e-39, 1e-30, 1.0, 2.0**100)], ids=str
+)
+def test_the_compiled_update_is_wuve_s(rule, seed):
+    """Bit for bit, subnormals, signed zeros, infinities and NaNs included."""
+    rng = np.random.default_rng(seed)
+    specials = np.array([0, -0.0, 1e-38, -1e-38, 1e-40, -1e-40, 1.2e-38, 3e38], np.float32)
+    drawn = [(rng.normal(size=999) * 10.0 ** rng.integers(-38, 6, 999)).astype(np.float32) for _ in range(3)]
+    for array in drawn:
+        array[rng.permutation(999)[:200]] = rng.choice(specials, 200)
+    if seed == 3:
+        drawn[0][:3], drawn[1][1:4], drawn[2][2:5] = np.inf, -np.inf, np.nan
+    g, w, v = drawn
+    for mask in (None, rng.random(999) < 0.3):
+        expected, found = wuve_update(g, w, v, mask, rule), fast_update(g, w, v, mask, rule)
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
 
 
 def test_loss_falls_over_golden_steps():

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NmsatError
-from ..golden import UpdateRule, narrow, wuve_update
+from ..golden import UpdateRule, narrow
 from ..golden.floats import F16, F32
 from ..pruning.recipes import Operands, Recipe
 from .loss import cross_entropy, cross_entropy_gradient
@@ -122,6 +122,8 @@ def training_step(
     NmsatError
         If the loss is not a number, or gradients overflow at the least loss scale.
     """
+    from .kernels import fast_update
+
     products = products or BlasProducts()
     operands = stage_operands(stack, recipe, state.w16, progress)
     trace = forward(stack, operands, x, products)
@@ -137,6 +139,6 @@ def training_step(
     rule = replace(rule, lam=recipe.lam, loss_scale=scale)
     new = State({}, {}, {}, after)
     for name, g in gradients.weights.items():
-        found = wuve_update(g, state.w32[name], state.v32[name], operands[name].kept, rule)
+        found = fast_update(g, state.w32[name], state.v32[name], operands[name].kept, rule)
         new.w32[name], new.v32[name], new.w16[name] = found
     return StepResult(new, loss, False, operands, trace, gradients)

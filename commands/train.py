@@ -1,0 +1,134 @@
+"""``nmsat train``: reference training in NumPy; writes accuracy and the trained, pruned network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..models.errors import NmsatError
+from .options import positive, verb
+from .output import check_outputs, progress, write
+
+EPOCHS = {"digits-mlp": 20, "digits-cnn": 10}
+
+
+def add(verbs: Any) -> None:
+    parser = verb(
+        verbs,
+        "train",
+        "train a small network by a pruning recipe, in the accelerator's arithmetic",
+        "nmsat train digits-mlp --method bdwp --sparsity 2:8 --seeds 5 -o trained",
+        _train,
+    )
+    parser.add_argument(
+        "task", nargs="?", default="digits-mlp", metavar="TASK", help="digits-mlp or digits-cnn (default: digits-mlp)"
+    )
+    parser.add_argument("--method", default="bdwp", metavar="NAME[,NAME]", help="recipes, or all (default: bdwp)")
+    parser.add_argument("--sparsity", default="2:8", metavar="N:M", help="pattern (default: 2:8)")
+    parser.add_argument("--seeds", type=positive, default=5, metavar="K", help="runs with seeds 0 to K-1 (default: 5)")
+    parser.add_argument("--epochs", type=positive, metavar="E", help="default: 20, digits-cnn 10")
+    parser.add_argument("--lr", type=float, default=0.05, metavar="R", help="first learning rate (default: 0.05)")
+    parser.add_argument("--decay", metavar="WHICH", help="dropped weights that decay: ff, bp, union or none")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="write accuracy.json, and workload.yaml and .npz of the best seed's network",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the accuracies; - is standard output")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ..models import Sparsity, Workload
+    from ..models.pruning import RECIPES, make_recipe
+    from ..models.training.trainer import DIGIT_TASKS, Settings
+
+    if args.task not in DIGIT_TASKS:
+        raise NmsatError.rule("", "TASK", f"one of {', '.join(DIGIT_TASKS)}", args.task)
+    check_outputs(args.json)
+    folder = _folder(args.output)
+    methods = list(RECIPES) if args.method == "all" else args.method.split(",")
+    workload, pattern = Workload.load(args.task), Sparsity.parse(args.sparsity)
+    for method in methods:  # refuse all bad input before the first run
+        make_recipe(method, pattern, workload, decay=args.decay)
+    settings = Settings(epochs=args.epochs or EPOCHS[args.task], lr=args.lr, decay=args.decay)
+    records = []
+    for method in methods:
+        record, best = _runs(args, method, settings)
+        records.append(record)
+        if folder is not None:
+            _save(folder if len(methods) == 1 else folder / method, workload, record, best, settings.batch)
+    if args.json:
+        write(args.json, _text(records[0] if len(records) == 1 else records))
+    return 0
+
+
+def _runs(args: argparse.Namespace, method: str, settings: Any) -> tuple[dict[str, Any], Any]:
+    """The record of one method's runs, and the run with the best accuracy (the first of equals)."""
+    import numpy as np
+
+    from ..models.training.trainer import train
+
+    quiet = args.quiet or args.json == "-"
+    runs = []
+    for seed in range(args.seeds):
+        shown = progress(f"{method} seed {seed}") if not quiet else iter
+        runs.append(train(args.task, method, args.sparsity, seed=seed, settings=settings, progress=shown))
+    found = [run.accuracy for run in runs]
+    spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
+    sparsity = "dense" if method == "dense" else args.sparsity
+    record = {
+        "task": args.task,
+        "method": method,
+        "sparsity": sparsity,
+        "seeds": list(range(args.seeds)),
+        "accuracies": found,
+        "accuracy_mean": float(np.mean(found)),
+        "accuracy_std": spread,
+        "epochs": settings.epochs,
+        "final_loss_mean": float(np.mean([run.losses[-1] for run in runs])),
+        "flip_rate_last_epoch": float(np.mean([run.flips[-1] for run in runs])) if runs[0].flips else 0.0,
+        "mask_overlap": float(np.mean([run.overlap for run in runs])),
+    }
+    if not quiet:
+        mean = f"{100 * record['accuracy_mean']:6.2f} +- {100 * spread:.2f} %"
+        facts = f"{len(runs)} seeds, {settings.epochs} epochs"
+        print(f"{args.task} {method:17} {sparsity:6} {mean} of 540 test images, {facts}")
+    return record, max(runs, key=lambda run: run.accuracy)
+
+
+def _save(folder: Path, workload: Any, record: dict[str, Any], best: Any, batch: int) -> None:
+    from ..models.stages import Accuracy
+    from ..models.training.export import workload_file
+
+    fact = Accuracy(
+        task="digits",
+        value=record["accuracy_mean"],
+        std=record["accuracy_std"],
+        seeds=len(record["seeds"]),
+        note="share of 540 test images",
+    )
+    built = workload_file(workload, record["method"], best, batch=batch, accuracy=fact)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NmsatError(f"{folder}: must be a folder that can be made; {error.strerror}") from None
+    built.save(folder / "workload.yaml")
+    write(str(folder / "accuracy.json"), _text(record))
+
+
+def _folder(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name)
+    if path.exists() and not path.is_dir():
+        raise NmsatError.rule("", "-o", "a folder", name)
+    if not path.absolute().parent.is_dir():
+        raise NmsatError.rule("", "-o", "in an existing folder", name)
+    return path
+
+
+def _text(data: Any) -> str:
+    return json.dumps(data, indent=1) + "\n"

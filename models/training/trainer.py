@@ -1,0 +1,194 @@
+"""Whole runs: epochs of training steps on the digits, the accuracy after them, what the masks did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from math import cos, isfinite, pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import NmsatError
+from ..golden import UpdateRule
+from ..golden.floats import F16
+from ..pruning.recipes import LAM, Operands, make_recipe
+from ..pruning.statistics import flip_rate, overlap
+from ..sparsity import Sparsity
+from ..workload import Workload
+from .data import Split, digits
+from .network import Stack, forward
+from .products import BlasProducts, Products
+from .step import State, stage_operands, training_step
+
+DIGIT_TASKS = ("digits-mlp", "digits-cnn")
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hyperparameters of a run on the digits.
+
+    Attributes
+    ----------
+    epochs, batch : int
+        The images that do not fill the last batch of an epoch are left out of it.
+    lr : float
+        At the first step; it falls to 0 by half a cosine.
+    decay : str or None
+        Which dropped weights decay; None: as the recipe is defined.
+    """
+
+    epochs: int = 20
+    batch: int = 32
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay: str | None = None
+    lam: float = LAM
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise NmsatError.rule("training", name, "at least 1", getattr(self, name))
+        if not (isfinite(self.lr) and self.lr > 0):
+            raise NmsatError.rule("training", "lr", "a positive number", self.lr)
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at ``progress``, 0..1."""
+        return self.lr * 0.5 * (1 + cos(pi * progress))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunResult:
+    """A finished run.
+
+    Attributes
+    ----------
+    accuracy : float
+        Share of test images classified right, 0..1, with the operands that the recipe uses at the end.
+    losses : tuple of float
+        Mean training loss of every epoch.
+    flips : tuple of float
+        Flip rate of the forward masks from epoch to epoch, all pruned layers together (one fewer than epochs).
+    overlap : float
+        P(BP keeps | FF keeps) at the end, averaged over the layers that both stages prune; 0 without any.
+    skipped : int
+        Steps given up because a gradient overflowed.
+    state, operands
+        The trained weights, and what the stages make of them.
+    """
+
+    accuracy: float
+    losses: tuple[float, ...]
+    flips: tuple[float, ...]
+    overlap: float
+    skipped: int
+    state: State
+    operands: dict[str, Operands] = field(repr=False)
+
+
+def train(
+    task: str | Workload,
+    method: str,
+    sparsity: str | Sparsity,
+    *,
+    seed: int = 0,
+    settings: Settings | None = None,
+    data: Split | None = None,
+    products: Products | None = None,
+    progress: Progress = iter,
+) -> RunResult:
+    """Train a network on the digits.
+
+    Parameters
+    ----------
+    task : str or Workload
+        ``digits-mlp``, ``digits-cnn``, or a chain of layers on 8x8 images with 10 classes.
+    method : str
+        A recipe's name.
+    sparsity : str or Sparsity
+        N:M.
+    seed : int
+        Of initial weights, batches and random masks; the split of the data does not depend on it.
+    progress : function
+        Wraps the epochs.
+
+    Raises
+    ------
+    NmsatError
+        For an unknown method, a pattern that does not divide a layer, or a loss that is not a number.
+    """
+    settings = settings or Settings()
+    workload = task if isinstance(task, Workload) else Workload.load(task)
+    stack = Stack.of(workload)
+    recipe = make_recipe(method, Sparsity.parse(sparsity), workload, decay=settings.decay, lam=settings.lam, seed=seed)
+    data = data or digits()
+    rng = np.random.default_rng((seed, len(stack.layers)))
+    images, per_epoch = shaped(stack, data.train_x), len(data.train_x) // settings.batch
+    if not per_epoch:
+        raise NmsatError.rule("training", "batch", f"at most {len(data.train_x)}", settings.batch)
+    state, steps, skipped = State.initial(stack.initial_weights(seed)), settings.epochs * per_epoch, 0
+    losses: list[float] = []
+    flips: list[float] = []
+    before: dict[str, NDArray[np.bool_]] | None = None
+    with one_thread():
+        for epoch in progress(range(settings.epochs)):
+            order, total = rng.permutation(len(images)), 0.0
+            for index in range(per_epoch):
+                at = (epoch * per_epoch + index) / steps
+                chosen = order[index * settings.batch : (index + 1) * settings.batch]
+                rule = UpdateRule(settings.rate(at), settings.momentum, settings.weight_decay)
+                x, y = images[chosen], data.train_y[chosen]
+                result = training_step(stack, state, recipe, x, y, rule, progress=at, products=products)
+                state, total, skipped = result.state, total + result.loss, skipped + result.skipped
+            losses.append(total / per_epoch)
+            masks = _masks(stage_operands(stack, recipe, state.w16, (epoch + 1) / settings.epochs), "ff")
+            if before is not None and masks.keys() == before.keys() and masks:
+                pairs = [(before[n].reshape(-1), masks[n].reshape(-1)) for n in masks]
+                flips.append(flip_rate(*(np.concatenate(side) for side in zip(*pairs, strict=True))))
+            before = masks
+        operands = stage_operands(stack, recipe, state.w16, 1.0)
+        right = accuracy(stack, operands, data.test_x, data.test_y)
+    return RunResult(right, tuple(losses), tuple(flips), _overlap(operands), skipped, state, operands)
+
+
+def accuracy(stack: Stack, operands: dict[str, Operands], images: F16, labels: NDArray[np.integer]) -> float:
+    """Share of images whose largest logit is at the label; of equal logits the lower class counts."""
+    logits = forward(stack, operands, shaped(stack, images), BlasProducts()).logits
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def shaped(stack: Stack, images: F16) -> F16:
+    """Images as the first layer reads them: (batch, h, w, ic), or (batch, ic) for a linear layer."""
+    first = stack.layers[0]
+    shape = (first.ic,) if first.op == "linear" else (first.h, first.w, first.ic)
+    if images[:1].size != np.prod(shape):
+        raise NmsatError.rule(stack.workload.name, f"layer {first.name!r}", "for inputs of 64 pixels", shape)
+    return images.reshape(len(images), *shape)
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """BLAS with one thread, where threadpoolctl is there to ask for it: these matrices are too small for two."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1, user_api="blas")
+
+
+def _masks(operands: dict[str, Operands], stage: str) -> dict[str, NDArray[np.bool_]]:
+    """Masks of the layers whose operand is N:M in a stage."""
+    picked = {
+        name: (used.ff, used.ff_pattern) if stage == "ff" else (used.bp, used.bp_pattern)
+        for name, used in operands.items()
+    }
+    return {name: array != 0 for name, (array, pattern) in picked.items() if not pattern.is_dense}
+
+
+def _overlap(operands: dict[str, Operands]) -> float:
+    ff, bp = _masks(operands, "ff"), _masks(operands, "bp")
+    both = [overlap(ff[name], bp[name]) for name in ff if name in bp]
+    return float(np.mean(both)) if both else 0.0
