@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _runs(args: argparse.Namespace, method: str, settings: Any) -> tuple[dict[st
     quiet = args.quiet or args.json == "-"
     runs = []
     for seed in range(args.seeds):
-        shown = progress(f"{method} seed {seed}") if not quiet else iter
+        shown = progress(f"{method} seed {seed}") if sys.stderr.isatty() and not quiet else iter
         runs.append(train(args.task, method, args.sparsity, seed=seed, settings=settings, progress=shown))
     found = [run.accuracy for run in runs]
     spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0

@@ -1,7 +1,7 @@
 """From a pruned network to cycles in one page.
 
-Trains the CNN for the digits with both weight masks of BDWP at 2:8, writes it as a workload file, and simulates a training
-step of that file, sparse and dense. Needs the extra `data`: pip install "nmsat[data]".
+Trains the CNN for the digits with both weight masks of BDWP at 2:8, writes it as a workload file, and simulates a
+training step of that file, sparse and dense. Needs the extra `data`: pip install "nmsat[data]".
 """
 
 from __future__ import annotations
