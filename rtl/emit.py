@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value, ValueCastable
+from amaranth.hdl import (
+    ClockSignal,
+    Instance,
+    Module,
+    ResetSignal,
+    Shape,
+    ShapeCastable,
+    Signal,
+    Value,
+    ValueCastable,
+)  # fmt: skip
 from amaranth.lib import wiring
 
 from ..models.errors import NmsatError
@@ -96,12 +106,11 @@ class Emission:
             self._elements[key] = (label, self._convert(made, label), made.signature)
         label, ports, signature = self._elements[key]
         present = {port.name for port in ports}
-        interface = signature.create(path=(name,))
+        interface = _interface(signature, name)
         arguments: dict[str, Any] = {}
-        for path, member, value in signature.flatten(interface):
-            port = "__".join(map(str, path))
+        for port, is_input, value in _ports_of(signature, interface):
             if port in present:  # ports of no width are not emitted
-                arguments[("i_" if member.flow == wiring.In else "o_") + port] = _value(value)
+                arguments[("i_" if is_input else "o_") + port] = value
         for port, signal in (("clk", ClockSignal("sync")), ("rst", ResetSignal("sync"))):
             if port in present:
                 arguments[f"i_{port}"] = signal
@@ -169,6 +178,40 @@ def _children_first(label: str, bodies: dict[str, str]) -> list[str]:
 
     visit(label)
     return ordered
+
+
+class _Interface:
+    """Attributes named like the members of a signature."""
+
+
+def _interface(signature: wiring.Signature, name: str) -> Any:
+    """``signature.create()`` with plain signals: those of a structure would be written once more, field by field."""
+    found = _Interface()
+    for member_name, member in signature.members.items():
+        path = f"{name}__{member_name}"
+        if member.dimensions:
+            raise NmsatError.rule("emit", path, "a member without dimensions", member.dimensions)
+        if member.is_port:
+            value: Any = Signal(Shape.cast(member.shape), name=path)
+            if isinstance(member.shape, ShapeCastable):
+                value = member.shape(value)
+        else:
+            value = _interface(member.signature, path)
+        setattr(found, member_name, value)
+    return found
+
+
+def _ports_of(signature: wiring.Signature, interface: Any, prefix: str = "") -> list[tuple[str, bool, Value]]:
+    """(name, is input, value) of every port, as Amaranth names it in RTLIL."""
+    found = []
+    for name, member in signature.members.items():
+        value = getattr(interface, name)
+        if member.is_port:
+            found.append((prefix + name, member.flow == wiring.In, _value(value)))
+        else:
+            inner = member.signature if member.flow == wiring.Out else member.signature.flip()
+            found += _ports_of(inner, value, f"{prefix}{name}__")
+    return found
 
 
 def _value(value: Any) -> Value:

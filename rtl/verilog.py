@@ -14,13 +14,18 @@ from typing import Any
 from .emit import Emission, Emitted
 from .yosys import run_yosys, yosys_version
 
+# Multiplexers are written as ?: (Icarus does not know the functions that yosys writes for wide ones), wires that are a
+# second name of another are left out: half of an array's text.
 # Where things came from (source lines, Amaranth's hierarchy) differs between machines and says nothing to a tool.
 _STRIP = "-remove generator -remove src -remove top -remove amaranth.hierarchy -remove amaranth.decoding"
 _SCRIPT = f"""\
 read_rtlil design.il
 hierarchy -top {{top}}
-proc -nomux -norom
+proc
+pmuxtree
 memory_collect
+opt_expr
+opt_merge
 opt_clean -purge
 attrmap {_STRIP}
 attrmap -modattr {_STRIP}
