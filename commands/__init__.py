@@ -10,6 +10,7 @@ VERBS = (
     "list",
     "run",
     "schedule",
+    "execute",
     "export",
     "train",
     "report",

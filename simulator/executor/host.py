@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...models.errors import NmsatError
 from ...models.golden import canonical, narrow, widen
+from ...models.training.loss import cross_entropy_gradient
 
 F16 = NDArray[np.float16]
 F32 = NDArray[np.float32]
@@ -43,11 +44,7 @@ def losses(logits: F16, labels: NDArray[np.int32]) -> F32:
 
 def loss_gradient(logits: F16, labels: NDArray[np.int32], loss_scale: float) -> F16:
     """binary16((softmax - onehot) * c), c = binary32(loss_scale / rows): gradient of the scaled mean loss."""
-    rows = _rows(logits, labels)
-    found = softmax(widen(rows))
-    with np.errstate(all="ignore"):
-        found[np.arange(len(rows)), labels] -= np.float32(1)
-        return narrow(found * np.float32(loss_scale / len(rows))).reshape(logits.shape)
+    return cross_entropy_gradient(_rows(logits, labels), labels, loss_scale).reshape(logits.shape)
 
 
 def attention_softmax(scores: F16, head_dim: int) -> F16:
