@@ -144,7 +144,7 @@ async def run_stream(
     """
     for port, value in (constants or {}).items():
         bench.set(port, value)
-    broken = 0
+    broken, driver, monitor = 0, StreamDriver(bench, "i", []), StreamMonitor("o")
     for limit in ([] if reset_after is None else [reset_after]) + [2000 + 60 * (len(words) + expected)]:
         await bench.reset()
         driver, monitor = StreamDriver(bench, "i", words, idle, seed), StreamMonitor("o", stall, seed)
