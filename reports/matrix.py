@@ -25,6 +25,17 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_engine_reference.py::test_engine_equals_the_literal_model",
     ),
+    (
+        "workload files with weights and masks, everything recomputed",
+        "yes",
+        "test_workload_file.py::test_a_lie_is_one_clear_error",
+    ),
+    (
+        "ONNX, safetensors, NPZ in; patterns found; masks simulated",
+        "yes",
+        "test_importers.py::test_layers_shapes_and_patterns_of_real_exports",
+    ),
+    ("torch.export archives", NOT_YET, ""),
     ("SCALE-Sim files and cycles", "yes", "test_scalesim.py::test_printed_cycles"),
     (
         "programs executed in values: MLP and CNN steps equal the trainer",

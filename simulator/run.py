@@ -61,10 +61,10 @@ def _with_measured(result: RunResult, workload: Workload, accelerator: Accelerat
     }
     if not densities:
         return RunResult(meta, result.totals, result.layers)
-    rows = []
-    for row in result.layers:
-        density = densities.get((row["layer"], row["stage"]))
-        row = row | {"density": density}
+    rows: list[dict[str, Any]] = []
+    for given in result.layers:
+        density = densities.get((given["layer"], given["stage"]))
+        row: dict[str, Any] = {**given, "density": density}
         if density is not None and row["sparsity"] != "dense" and result.meta["method"] != "sdgp":
             useful = min(round(row["macs"] * density), row["useful_macs"])
             spent = row["cycles"] * accelerator.processing_elements

@@ -1,4 +1,4 @@
-"""Networks as other tools write them: ONNX, safetensors and NPZ with a YAML, torch.export (docs/workloads.md)."""
+"""Networks as other tools write them: ONNX, safetensors and NPZ with a YAML (docs/workloads.md)."""
 
 from .detector import AxisPattern, Detection, detect
 from .export import Imported, import_network

@@ -51,7 +51,7 @@ def import_network(
     Parameters
     ----------
     path : str or Path
-        .onnx, .safetensors, .npz or .pt2.
+        .onnx, .safetensors or .npz.
     batch : int, optional
         Batch of the stages' sizes; None: 1.
     mode : "train" or "infer"
@@ -107,11 +107,7 @@ def _read(path: Path, dims: Mapping[str, int] | None) -> Network:
         from .tensor_files import read_tensors
 
         return read_tensors(path)
-    if suffix == ".pt2":
-        from .torch_export import read_exported
-
-        return read_exported(path)
-    raise NmsatError.rule(str(path), "", "a .onnx, .safetensors, .npz or .pt2 file", suffix)
+    raise NmsatError.rule(str(path), "", "a .onnx, .safetensors or .npz file", suffix)
 
 
 def _runs(layer: Layer, found: AxisPattern) -> Sparsity:

@@ -66,6 +66,7 @@ def parse(path: Path, dims: Mapping[str, int] | None = None) -> Model:
         raise InputFileError(f"{where}: must be an ONNX model; {_line(error)}") from None
     if not model.graph.node:
         raise InputFileError(f"{where}: must be an ONNX model with nodes, not an empty one")
+    _check_text(model, where)
     if model.functions:
         model = _inlined(model, where)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -83,6 +84,25 @@ def parse(path: Path, dims: Mapping[str, int] | None = None) -> Model:
     shapes |= {name: shape_of(tensor, where) for name, tensor in constants.items()}
     tool = f"{model.producer_name} {model.producer_version}".strip()[:256]
     return Model(path, list(model.graph.node), [v.name for v in inputs], batch, tool, shapes, constants)
+
+
+def _check_text(model: Any, where: str) -> None:
+    """Refuse names that are no UTF-8, which protobuf hands on as bytes or fails on when they are read."""
+    graph = model.graph
+    try:
+        texts = [model.producer_name, model.producer_version, *(entry.domain for entry in model.opset_import)]
+        for node in graph.node:
+            texts += [node.op_type, node.name, node.domain, *node.input, *node.output]
+            texts += [attribute.name for attribute in node.attribute]
+        for tensor in graph.initializer:
+            texts.append(tensor.name)
+            texts += [text for entry in tensor.external_data for text in (entry.key, entry.value)]
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            texts += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
+    except UnicodeDecodeError:
+        texts = [b""]
+    if not all(isinstance(text, str) for text in texts):
+        raise InputFileError(f"{where}: must be an ONNX model; a name in it is not UTF-8")
 
 
 def _content(path: Path) -> bytes:
