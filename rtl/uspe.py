@@ -71,9 +71,9 @@ class Uspe(wiring.Component):
     """One element. Its golden function is an ordered sum of ``floats.multiply`` and ``floats.add``.
 
     One operation a cycle. The product of operands that are at ``a_i`` at t meets the adder at t + Lm; the sum can be
-    read at t + Lm + La, which costs no bypass: the write to the sum memory is the adder's last register, in WS
-    ``c_o``. Sums have the 31-bit form of :meth:`Addend.from_sum`. Reset ends all activity; memories keep their contents,
-    which is harmless: the first product of a sum is added to the word that is always zero.
+    read at t + Lm + La, which costs no bypass: the adder's last register is the sum memory's write, in WS ``c_o``.
+    Sums have the 31-bit form of :meth:`Addend.from_sum`. Reset ends all activity. Memories keep their contents, which
+    is harmless: the first product of a sum is added to the word that is always zero.
 
     Parameters
     ----------
