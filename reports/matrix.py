@@ -53,7 +53,13 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_kernel_predict.py::test_published_phone_latencies",
     ),
     ("CPU cycle model: wasm here within 8 % in the median", NOT_YET, ""),
-    ("RTL, Verilog, board files, CPU kernels, sweeps", NOT_YET, ""),
+    (
+        "a million designs a second, each equal to simulate",
+        "yes",
+        "test_explore.py::test_every_integer_equals_simulate",
+    ),
+    ("sweeps: Pareto front, resumed after a kill, clusters", "yes", "test_sweep.py::test_a_killed_sweep_goes_on"),
+    ("whole accelerator in RTL, board files", NOT_YET, ""),
 )
 
 

@@ -66,8 +66,10 @@ class Designs:
             if len(column) not in (1, size):
                 raise NmsatError.rule("", name, f"one value or {size}", f"{len(column)} values")
             _check(base, name, column)
-            codes = [DATAFLOWS.index(text) for text in column] if name == "dataflow" else column
-            table[:, position] = codes
+            if name == "dataflow":
+                names, column = np.unique(column, return_inverse=True)
+                column = np.array([DATAFLOWS.index(text) for text in names.tolist()])[column]
+            table[:, position] = column
         if np.any(table[:, FIELDS.index("max_keep")] > table[:, FIELDS.index("max_group")]):
             raise NmsatError.rule("", "max_keep", "at most max_group in every design", "a larger one")
         return cls(table)
@@ -92,8 +94,9 @@ def _default(base: Accelerator, name: str) -> int:
 
 
 def _check(base: Accelerator, name: str, column: NDArray[Any]) -> None:
-    """Distinct values are validated by the accelerator file's own model, so that limits are stated once."""
-    for value in np.unique(column).tolist():
+    """Extremes are validated by the accelerator's own model (every field is a range): limits are stated once."""
+    extremes = np.unique(column) if column.dtype.kind not in "iuf" else np.array([column.min(), column.max()])
+    for value in extremes.tolist():
         if name == "dataflow":
             if value not in DATAFLOWS:
                 raise NmsatError.rule("", name, f"one of {', '.join(DATAFLOWS)}", value)

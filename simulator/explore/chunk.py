@@ -1,0 +1,218 @@
+"""A run of a sweep's points evaluated: what a worker process or a cluster does, a pure function of spec and number."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.accelerator import Accelerator
+from ...models.errors import NmsatError
+from ...models.workload import Workload
+from .designs import FIELDS, Designs
+from .evaluate import ENERGY_FIELDS, energy_j, evaluate
+from .pareto import pareto_front
+from .rows import csv_rows
+from .skeleton import Skeleton, skeleton_of
+from .spec import BASELINE, FLOAT_FIGURES, INTEGER_FIGURES, LARGER_IS_BETTER, STEP_FIELDS, SweepSpec
+
+CHUNK_POINTS = 50_000
+_DEFAULTS: dict[str, Any] = {
+    "method": "bdwp",
+    "sparsity": "2:8",
+    "batch": 512,
+    "mode": "train",
+    "pregenerate": True,
+    "forward_on_chip": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What a chunk yields.
+
+    Attributes
+    ----------
+    number : int
+    csv : bytes
+        Its points that are valid and meet the constraints, one row each, without a header.
+    front : tuple of (tuple of float, str)
+        Objectives (signed so that smaller is better) and row of its undominated points.
+    valid, kept : int
+        Points the simulator accepts; those that meet the constraints too.
+    refused : dict
+        Why whole groups of points were refused, and how many.
+    """
+
+    number: int
+    csv: bytes
+    front: tuple[tuple[tuple[float, ...], str], ...]
+    valid: int
+    kept: int
+    refused: dict[str, int]
+
+
+def columns(spec: SweepSpec) -> list[str]:
+    """The names of a result row's columns."""
+    baseline = [BASELINE] if _wants_baseline(spec) else []
+    return ["point", *spec.values(), *INTEGER_FIGURES, *FLOAT_FIGURES, *baseline]
+
+
+def chunks_of(spec: SweepSpec) -> int:
+    """Number of chunks."""
+    return -(-spec.points() // CHUNK_POINTS)
+
+
+def evaluate_chunk(data: dict[str, Any], number: int) -> ChunkResult:
+    """Evaluate chunk ``number`` of the sweep that ``data`` (a spec's ``model_dump(by_alias=True)``) describes."""
+    spec, base, values = _context(_freeze(data))
+    first = number * CHUNK_POINTS
+    count = min(CHUNK_POINTS, spec.points() - first)
+    codes = _codes(spec, values, number, first, count)
+    figures, valid, refused = _figures(spec, base, values, codes, count)
+    kept = valid.copy()
+    for item in spec.constraints:
+        if item.min is not None:
+            kept &= figures[item.figure] >= item.min
+        if item.max is not None:
+            kept &= figures[item.figure] <= item.max
+    chosen = np.flatnonzero(kept)
+    texts = [(codes[name][chosen], list(map(_text, items))) for name, items in values.items()]
+    integers = [first + chosen, *(figures[name][chosen] for name in INTEGER_FIGURES)]
+    floats = [figures[name][chosen] for name in columns(spec)[1 + len(values) + len(INTEGER_FIGURES) :]]
+    signed = [-figures[n][chosen] if n in LARGER_IS_BETTER else figures[n][chosen] for n in spec.objectives]
+    costs = np.stack(signed, axis=1).astype(np.float64)
+    best = pareto_front(costs)
+    rows = csv_rows([(c[best], v) for c, v in texts], [c[best] for c in integers], [c[best] for c in floats])
+    front = tuple(zip(map(tuple, costs[best].tolist()), rows.decode().splitlines(), strict=True))
+    whole = csv_rows(texts, integers, floats)
+    return ChunkResult(number, whole, front, int(valid.sum()), len(chosen), dict(refused))
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _freeze(value: Any) -> Any:
+    """A hashable twin of plain data, so that a worker reads a spec once."""
+    if isinstance(value, dict):
+        return ("dict", *((key, _freeze(item)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return ("list", *(_freeze(item) for item in value))
+    return (type(value).__name__, value)
+
+
+def _thaw(value: Any) -> Any:
+    kind, *items = value
+    if kind == "dict":
+        return {key: _thaw(item) for key, item in items}
+    return [_thaw(item) for item in items] if kind == "list" else items[0]
+
+
+@lru_cache(maxsize=4)
+def _context(frozen: Any) -> tuple[SweepSpec, Accelerator, dict[str, list[Any]]]:
+    spec = SweepSpec.model_validate(_thaw(frozen))
+    return spec, spec.base(), spec.values()
+
+
+def _codes(
+    spec: SweepSpec, values: dict[str, list[Any]], number: int, first: int, count: int
+) -> dict[str, NDArray[np.int64]]:
+    """Which value of every axis each point has: digits of the point's number, or drawn."""
+    if spec.sample:
+        rng = np.random.default_rng([spec.sample.seed, number])
+        return {name: rng.integers(len(items), size=count) for name, items in values.items()}
+    rest = np.arange(first, first + count)
+    found: dict[str, NDArray[np.int64]] = {}
+    for name, items in reversed(values.items()):
+        rest, found[name] = np.divmod(rest, len(items))
+    return found
+
+
+def _wants_baseline(spec: SweepSpec) -> bool:
+    return BASELINE in spec.objectives or any(item.figure == BASELINE for item in spec.constraints)
+
+
+def _figures(
+    spec: SweepSpec, base: Accelerator, values: dict[str, list[Any]], codes: dict[str, NDArray[np.int64]], count: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], Counter[str]]:
+    figures: dict[str, NDArray[Any]] = {name: np.zeros(count, np.int64) for name in INTEGER_FIGURES}
+    figures |= {name: np.zeros(count) for name in (*FLOAT_FIGURES, BASELINE)}
+    valid, refused = np.zeros(count, bool), Counter[str]()
+    splits = [name for name in (*STEP_FIELDS, "max_group") if name in values]
+    key = np.zeros(count, np.int64)
+    for name in splits:
+        key = key * len(values[name]) + codes[name]
+    for group in np.unique(key).tolist():
+        where = np.flatnonzero(key == group)
+        step = _DEFAULTS | {k: v for k, v in spec.set.items() if k in STEP_FIELDS}
+        if spec.workload:
+            step["workload"] = spec.workload
+        step["max_group"] = base.max_group
+        step |= {name: values[name][codes[name][where[0]]] for name in splits}
+        try:
+            _add_group(spec, base, values, codes, where, step, figures, valid)
+        except NmsatError as error:
+            refused[" ".join(str(error).split())] += len(where)
+    return figures, valid, refused
+
+
+def _add_group(
+    spec: SweepSpec,
+    base: Accelerator,
+    values: dict[str, list[Any]],
+    codes: dict[str, NDArray[np.int64]],
+    where: NDArray[np.intp],
+    step: dict[str, Any],
+    figures: dict[str, NDArray[Any]],
+    valid: NDArray[np.bool_],
+) -> None:
+    """Figures of the points ``where``, which share one training step."""
+    changes = {name: np.array(values[name])[codes[name][where]] for name in FIELDS if name in values}
+    changes |= {name: np.array([spec.set[name]]) for name in FIELDS if name in spec.set}
+    keeps = np.broadcast_to(np.asarray(changes.get("max_keep", base.max_keep)), where.shape).astype(np.int64)
+    legal = keeps <= step["max_group"]
+    where = where[legal]
+    if not len(where):
+        raise NmsatError.rule("", "max_keep", f"at most max_group = {step['max_group']}", int(keeps.min()))
+    changes = {name: column[legal] if len(column) > 1 else column for name, column in changes.items()}
+    designs = Designs.of(base, changes | {"max_group": step["max_group"]}, len(where))
+    skeleton = _skeleton(step)
+    found = evaluate(skeleton, designs)
+    for name in INTEGER_FIGURES[:-1]:
+        figures[name][where] = getattr(found, name)
+    figures["dram_footprint_bytes"][where] = skeleton.dram_bytes
+    valid[where] = found.valid
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seconds = found.cycles / (designs.column("clock_mhz") * 1e6)
+        figures["seconds"][where] = seconds
+        elements = designs.column("rows") * designs.column("cols")
+        figures["utilization"][where] = skeleton.useful_macs / (found.cycles * elements)
+        figures["gflops_dense_equivalent"][where] = 2 * skeleton.macs / seconds / 1e9
+        coefficients = {
+            name: np.array(values[name], np.float64)[codes[name][where]] for name in ENERGY_FIELDS if name in values
+        }
+        figures["energy_j"][where] = energy_j(skeleton, found, designs, base, coefficients)
+        if _wants_baseline(spec):
+            dense = evaluate(_skeleton(step | {"method": "dense"}), designs)
+            figures[BASELINE][where] = dense.cycles / found.cycles
+
+
+def _skeleton(step: dict[str, Any]) -> Skeleton:
+    arguments = dict(step)
+    return skeleton_of(_workload(arguments.pop("workload")), **arguments)
+
+
+@lru_cache(maxsize=64)
+def _workload(name: str) -> Workload:
+    return Workload.load(name)
+
+
+def grid_size(spec: SweepSpec) -> int:
+    """Points of the whole grid, drawn or not."""
+    return math.prod(len(items) for items in spec.values().values())

@@ -1,0 +1,216 @@
+"""The sweep file: which designs, under which constraints, compared by what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from ...models.accelerator import Accelerator
+from ...models.errors import NmsatError
+from ...models.yaml_io import read_yaml, validate
+from .designs import FIELDS, Designs
+from .evaluate import ENERGY_FIELDS
+
+FORMAT = "nmsat-sweep/1"
+STEP_FIELDS = ("workload", "method", "sparsity", "batch", "mode", "pregenerate", "forward_on_chip")
+AXIS_FIELDS = (*STEP_FIELDS, *FIELDS, *ENERGY_FIELDS)  # slowest first, the order in which points are numbered
+INTEGER_FIGURES = (
+    "cycles", "compute_cycles", "stall_cycles", "vector_exposed_cycles", "dram_read_bytes", "dram_write_bytes",
+    "dram_footprint_bytes",
+)  # fmt: skip
+FLOAT_FIGURES = ("seconds", "utilization", "gflops_dense_equivalent", "energy_j")
+BASELINE = "speedup_over_dense"  # evaluates every design a second time, so only where the file names it
+FIGURES = (*INTEGER_FIGURES, *FLOAT_FIGURES, BASELINE)
+LARGER_IS_BETTER = frozenset({"utilization", "gflops_dense_equivalent", BASELINE})
+MAX_POINTS = 100_000_000
+MAX_VALUES = 1_000_000  # of one axis
+
+Value = bool | int | float | str
+
+
+class Range(BaseModel, frozen=True):
+    """Evenly spaced values: ``{from: 1000, to: 2000, count: 11}``, ``{..., step: 100}`` or ``{..., scale: log}``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start: float = Field(alias="from")
+    to: float
+    count: int | None = Field(default=None, ge=1, le=MAX_VALUES)
+    step: float | None = Field(default=None, gt=0)
+    scale: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if self.to < self.start:
+            raise ValueError(f"to: must be at least from = {self.start:g}, not {self.to:g}")
+        if (self.count is None) == (self.step is None):
+            raise ValueError("must have either count or step")
+        if self.scale == "log" and (self.start <= 0 or self.step is not None):
+            raise ValueError("scale: log must have from > 0 and a count")
+        return self
+
+    def values(self, *, whole: bool) -> list[int] | list[float]:
+        """The values; rounded and without repeats where the field is an integer."""
+        if self.step is not None:
+            number = math.floor((self.to - self.start) / self.step + 1e-9) + 1
+            if number > MAX_VALUES:
+                raise NmsatError.rule("", "step", f"at most {MAX_VALUES:,} values", f"{number:,}")
+            found = self.start + self.step * np.arange(number)
+        elif self.scale == "log":
+            found = np.geomspace(self.start, self.to, self.count or 1)
+        else:
+            found = np.linspace(self.start, self.to, self.count or 1)
+        return np.unique(np.rint(found).astype(np.int64)).tolist() if whole else found.tolist()
+
+
+class Constraint(BaseModel, frozen=True):
+    """A figure's bounds: ``{figure: energy_j, max: 40}``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    figure: Literal[FIGURES]  # type: ignore[valid-type]
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Constraint:
+        if self.min is None and self.max is None:
+            raise ValueError(f"{self.figure}: must have min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(
+                f"{self.figure}: must have min <= max, not {self.min:g} > {self.max:g}; nothing meets both"
+            )
+        return self
+
+
+class Sample(BaseModel, frozen=True):
+    """Points drawn at random from the axes instead of all of them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    points: int = Field(ge=1, le=MAX_POINTS)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _form(value: Any) -> str:
+    return "range" if isinstance(value, dict | Range) else "list"
+
+
+Axis = Annotated[
+    Annotated[tuple[Value, ...], BeforeValidator(_tuple), Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(_form),
+]
+
+
+class SweepSpec(BaseModel, frozen=True):
+    """A sweep, as read from its file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal["nmsat-sweep/1"]
+    workload: str = Field(description="zoo name or file; may be an axis instead", default="")
+    accelerator: str = Field(default="sat", description="shipped name or file: what every design starts from")
+    set: dict[str, Value] = Field(default_factory=dict, description="fields that all designs share")
+    axes: dict[str, Axis] = Field(min_length=1)
+    sample: Sample | None = Field(default=None, description="random points instead of the whole grid")
+    constraints: Annotated[tuple[Constraint, ...], BeforeValidator(_tuple)] = ()
+    objectives: Annotated[tuple[Literal[FIGURES], ...], BeforeValidator(_tuple)] = Field(  # type: ignore[valid-type]
+        default=("cycles", "energy_j"), min_length=1, max_length=6
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> SweepSpec:
+        for place, names in (("axes", self.axes), ("set", self.set)):
+            for name in names:
+                if name not in AXIS_FIELDS:
+                    raise ValueError(f"{place}.{name}: must be one of {', '.join(AXIS_FIELDS)}")
+        if both := set(self.axes) & set(self.set):
+            raise ValueError(f"set.{min(both)}: must not be an axis too")
+        if ("workload" in self.axes) + ("workload" in self.set) + bool(self.workload) != 1:
+            raise ValueError("workload: must be given once: as workload, or as an axis")
+        for name, axis in self.axes.items():
+            if isinstance(axis, tuple) and not axis:
+                raise ValueError(f"axes.{name}: must have at least one value")
+            if isinstance(axis, tuple) and len(set(map(repr, axis))) != len(axis):
+                raise ValueError(f"axes.{name}: must not repeat a value")
+            if isinstance(axis, Range) and name in (*STEP_FIELDS, "dataflow") and name != "batch":
+                raise ValueError(f"axes.{name}: must be a list, not a range")
+        seen: dict[str, list[Constraint]] = {}
+        for item in self.constraints:
+            seen.setdefault(item.figure, []).append(item)
+        for figure, items in seen.items():
+            low = max((item.min for item in items if item.min is not None), default=-math.inf)
+            high = min((item.max for item in items if item.max is not None), default=math.inf)
+            if low > high:
+                raise ValueError(f"constraints: {figure} must not have to be both >= {low:g} and <= {high:g}")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> SweepSpec:
+        """Read a sweep file; anything wrong with it is one NmsatError naming the key."""
+        spec = validate(cls, read_yaml(Path(path)), str(path))
+        spec.points()
+        spec.base()
+        return spec
+
+    def values(self) -> dict[str, list[Any]]:
+        """Axis to its values, in the order of AXIS_FIELDS."""
+        found: dict[str, list[Any]] = {}
+        for name in AXIS_FIELDS:
+            axis = self.axes.get(name)
+            if isinstance(axis, Range):
+                found[name] = axis.values(whole=name not in ENERGY_FIELDS)
+            elif axis is not None:
+                found[name] = list(axis)
+        return found
+
+    def points(self) -> int:
+        """Number of points.
+
+        Raises
+        ------
+        NmsatError
+            More than MAX_POINTS.
+        """
+        grid = math.prod(len(values) for values in self.values().values())
+        if self.sample:
+            return self.sample.points
+        if grid > MAX_POINTS:
+            hint = "draw some of them with sample: {points: 1000000, seed: 1}"
+            raise NmsatError.rule("", "axes", f"at most {MAX_POINTS:,} points", f"{grid:,}", hint)
+        return grid
+
+    def base(self) -> Accelerator:
+        """The accelerator every design starts from, ``set`` applied; every axis value is checked against its limits."""
+        base = Accelerator.load(self.accelerator)
+        shared = {key: value for key, value in self.set.items() if key in Accelerator.model_fields}
+        base = base.replace(**shared)
+        values = self.values()
+        for name in (*FIELDS, *ENERGY_FIELDS):
+            given = [*values.get(name, []), *([self.set[name]] if name in self.set else [])]
+            if name in ENERGY_FIELDS:
+                for value in given:
+                    base.replace(**{name: float(value)})
+            elif given and name not in ("max_keep", "max_group"):
+                Designs.of(base, {name: np.array(given)})
+        keep, group = min(values.get("max_keep", [base.max_keep])), max(values.get("max_group", [base.max_group]))
+        if keep > group:
+            hint = "lower max_keep with set: {max_keep: ...}"
+            raise NmsatError.rule("", "axes.max_group", f"at least max_keep = {keep}", group, hint)
+        return base
+
+    def config_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of the file's content and the base accelerator's."""
+        content = {"spec": self.model_dump(by_alias=True), "accelerator": self.base().config_hash()}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

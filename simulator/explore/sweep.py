@@ -1,0 +1,217 @@
+"""run_sweep: all chunks of a sweep through an executor into a folder that survives being killed.
+
+Folder: ``manifest.json`` (what is swept, with provenance), ``chunks/NNNNNN.csv`` and ``.json`` (a finished chunk each,
+gone once merged), ``results.csv``, ``pareto.csv`` and ``summary.json``. Every file is written under a temporary
+name and renamed; a chunk counts once its ``.json`` is there, which is written last.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as futures
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...models.errors import NmsatError
+from .chunk import CHUNK_POINTS, ChunkResult, chunks_of, columns, evaluate_chunk, grid_size
+from .pareto import pareto_front
+from .spec import LARGER_IS_BETTER, SweepSpec
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSummary:
+    """What a finished sweep says of itself: counts of points, why groups were refused, rows of the Pareto front."""
+
+    points: int
+    valid: int
+    kept: int
+    front: int
+    refused: dict[str, int]
+
+
+def run_sweep(
+    spec: SweepSpec,
+    folder: Path,
+    *,
+    executor: futures.Executor,
+    in_flight: int = 4,
+    resume: bool = False,
+    report: Report | None = None,
+) -> SweepSummary:
+    """Evaluate what is missing in ``folder`` and merge everything.
+
+    Parameters
+    ----------
+    executor
+        Any ``concurrent.futures.Executor``: threads, processes, a cluster's. Chunks travel as plain data.
+    in_flight : int
+        Chunks submitted at once: bounds memory.
+    resume : bool
+        Go on in a folder that holds part of this very sweep.
+    report : callable, optional
+        Called with (points done, points in all) after each chunk.
+
+    Raises
+    ------
+    NmsatError
+        The folder holds another sweep, or something else, or ``resume`` was not said; a file cannot be written; a
+        worker process died.
+    """
+    _open(spec, folder, resume)
+    total = spec.points()
+    done = set(_finished(folder, chunks_of(spec)))
+    if report:
+        report(_points_of(done, spec), total)
+    data = spec.model_dump(by_alias=True)
+    missing = (number for number in range(chunks_of(spec)) if number not in done)
+    try:
+        for result in _in_order_of_arrival(executor, data, missing, in_flight):
+            _store(folder, result)
+            done.add(result.number)
+            if report:
+                report(_points_of(done, spec), total)
+        return _merge(spec, folder)
+    except BrokenProcessPool:
+        raise NmsatError(f"{folder}: a worker process died; finished chunks are kept, go on with --resume") from None
+    except OSError as error:
+        hint = "finished chunks are kept, go on with --resume"
+        raise NmsatError(f"{folder}: must be writable; {error.strerror}; {hint}") from None
+
+
+def manifest_of(spec: SweepSpec) -> dict[str, Any]:
+    """What identifies a sweep: equal manifests give equal results, to the byte."""
+    return {
+        "format": "nmsat-sweep-results/1",
+        "nmsat": __version__,
+        "config_hash": spec.config_hash(),
+        "points": spec.points(),
+        "grid": grid_size(spec),
+        "spec": json.loads(json.dumps(spec.model_dump(by_alias=True), default=list)),
+        "accelerator": spec.base().model_dump(),
+    }
+
+
+def _open(spec: SweepSpec, folder: Path, resume: bool) -> None:
+    """Make or check the folder."""
+    path, manifest = folder / "manifest.json", manifest_of(spec)
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            raise NmsatError.rule(str(path), "", "readable JSON", "something else", "choose another folder") from None
+        if not isinstance(found, dict) or found.get("config_hash") != manifest["config_hash"]:
+            raise NmsatError.rule(str(folder), "", "a folder of this sweep", "another sweep's", "choose another folder")
+        if found != manifest:
+            rule = f"of nmsat {manifest['nmsat']}"
+            raise NmsatError.rule(str(folder), "", rule, found.get("nmsat"), "start in another folder")
+        if not resume:
+            raise NmsatError.rule(str(folder), "", "new or empty", "part of this sweep", "say --resume to go on")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise NmsatError.rule(str(folder), "", "a new or empty folder", "one with other files in it")
+    try:
+        (folder / "chunks").mkdir(parents=True, exist_ok=True)
+        _write(path, json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:
+        raise NmsatError(f"{folder}: must be writable; {error.strerror}") from None
+
+
+def _finished(folder: Path, count: int) -> Iterator[int]:
+    """Chunks on disk; a CSV without its JSON is a chunk that was being written."""
+    if (folder / "summary.json").is_file():
+        yield from range(count)
+        return
+    for path in (folder / "chunks").glob("*.json"):
+        if path.stem.isdigit() and path.with_suffix(".csv").is_file():
+            yield int(path.stem)
+
+
+def _points_of(done: set[int], spec: SweepSpec) -> int:
+    return min(spec.points(), sum(_chunk_points(number, spec) for number in done))
+
+
+def _chunk_points(number: int, spec: SweepSpec) -> int:
+    return min(CHUNK_POINTS, spec.points() - number * CHUNK_POINTS)
+
+
+def _in_order_of_arrival(
+    executor: futures.Executor, data: dict[str, Any], numbers: Iterator[int], in_flight: int
+) -> Iterator[ChunkResult]:
+    """Results as they come, never more than ``in_flight`` chunks submitted."""
+    waiting: set[futures.Future[ChunkResult]] = set()
+    try:
+        while True:
+            while len(waiting) < in_flight and (number := next(numbers, None)) is not None:
+                waiting.add(executor.submit(evaluate_chunk, data, number))
+            if not waiting:
+                return
+            finished, waiting = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
+            for item in finished:
+                yield item.result()
+    finally:
+        for item in waiting:
+            item.cancel()
+
+
+def _store(folder: Path, result: ChunkResult) -> None:
+    name = folder / "chunks" / f"{result.number:06d}"
+    _write(name.with_suffix(".csv"), result.csv)
+    facts = {"valid": result.valid, "kept": result.kept, "refused": result.refused, "front": result.front}
+    _write(name.with_suffix(".json"), json.dumps(facts))
+
+
+def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
+    """Chunks in their order into the result files; the chunks go last."""
+    path = folder / "summary.json"
+    if path.is_file():
+        return SweepSummary(**json.loads(path.read_text()))
+    valid = kept = 0
+    refused: Counter[str] = Counter()
+    costs: list[list[float]] = []
+    rows: list[str] = []
+    header = f"{','.join(columns(spec))}\n".encode()
+    partial = folder / ".results.csv.partial"
+    with partial.open("wb") as out:
+        out.write(header)
+        for number in range(chunks_of(spec)):
+            name = folder / "chunks" / f"{number:06d}"
+            facts = json.loads(name.with_suffix(".json").read_text())
+            valid, kept = valid + facts["valid"], kept + facts["kept"]
+            refused.update(facts["refused"])
+            costs += [cost for cost, _ in facts["front"]]
+            rows += [row for _, row in facts["front"]]
+            with name.with_suffix(".csv").open("rb") as source:
+                shutil.copyfileobj(source, out)
+    os.replace(partial, folder / "results.csv")
+    order = pareto_front(np.array(costs, np.float64).reshape(-1, len(spec.objectives))).tolist()
+    _write(folder / "pareto.csv", header + "".join(f"{rows[index]}\n" for index in order).encode())
+    summary = SweepSummary(spec.points(), valid, kept, len(order), dict(refused))
+    _write(path, json.dumps({key: getattr(summary, key) for key in SweepSummary.__slots__}, indent=1) + "\n")
+    shutil.rmtree(folder / "chunks")
+    return summary
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def direction(figure: str) -> str:
+    """Whether an objective is minimised or maximised."""
+    return "maximise" if figure in LARGER_IS_BETTER else "minimise"
