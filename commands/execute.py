@@ -48,7 +48,7 @@ def _execute(args: argparse.Namespace) -> int:
 
     rule = UpdateRule(lr=args.lr, loss_scale=1024.0)
     net = Workload.load(args.workload)
-    options = step(args, net) | {"batch": args.batch or 16}
+    options: dict[str, Any] = step(args, net) | {"batch": args.batch or 16}
     x, y = _digits()
     batch = options["batch"]
     if batch > len(x):
@@ -87,5 +87,5 @@ def _digits() -> tuple[Any, Any]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise MissingToolError('digits: must have scikit-learn; install "nmsat[data]"') from None
-    found = load_digits()
+    found: Any = load_digits()
     return (found.data / 16).astype(np.float16), found.target.astype(np.int32)
