@@ -36,6 +36,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_importers.py::test_layers_shapes_and_patterns_of_real_exports",
     ),
     ("torch.export archives", NOT_YET, ""),
+    (
+        "pruning recipes and reference training on digits",
+        "yes",
+        "test_training_runs.py::test_recipes_keep_their_margins",
+    ),
     ("SCALE-Sim files and cycles", "yes", "test_scalesim.py::test_printed_cycles"),
     (
         "programs executed in values: MLP and CNN steps equal the trainer",

@@ -53,7 +53,7 @@ def pruned_after(run, data) -> float:
 def test_recipes_keep_their_margins(data):
     """BDWP within 1.5 points of SR-STE and 2.5 of dense, one-shot at least 5 below, on the narrow MLP at 2:8.
 
-    Two seeds here; the committed table has five, and `test_the_committed_table_keeps_the_margins` holds it to the same.
+    Two seeds; over five, BDWP has reached 97.00 +- 0.40 % and SR-STE 96.78 +- 0.56 % (docs/training.md).
     """
     found = {"one-shot": 0.0}
     for method in ("dense", "sr-ste", "bdwp"):
