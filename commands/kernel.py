@@ -56,6 +56,30 @@ def add(verbs: Any) -> None:
     timing.add_argument("--rounds", type=positive, default=7, metavar="R", help="of 2 ms a kernel (default: 7)")
     timing.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
 
+    packing = verb(
+        kinds,
+        "pack",
+        "pack a workload file's pruned weights and report their footprint",
+        "nmsat kernel pack pruned.yaml --json -",
+        _pack,
+    )
+    packing.add_argument("workload", metavar="FILE", help="a workload file with weights")
+    packing.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+    network = verb(
+        kinds,
+        "network",
+        "run a whole mobile network in one wasm module and compare every tensor",
+        "nmsat kernel network mobilenet_v2 --sparsity 0.9",
+        _network,
+    )
+    network.add_argument("workload", metavar="WORKLOAD", help="zoo name (seeded weights) or workload file with weights")
+    network.add_argument("--sparsity", type=float, default=0.9, metavar="S", help="of seeded weights (default: 0.9)")
+    network.add_argument("--seed", type=int, default=0, help="of weights and input (default: 0)")
+    network.add_argument("--simd", choices=("relaxed", "plain"), default="relaxed", help="default: relaxed (fused)")
+    network.add_argument("--engine", choices=("wasmtime", "node"), default="wasmtime", help="default: wasmtime")
+    network.add_argument("--rounds", type=positive, default=3, metavar="R", help="timed runs (default: 3)")
+    network.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+
 
 def _product(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kernel", metavar="KERNEL", help="a name of `nmsat kernel list`")
@@ -204,3 +228,79 @@ def _bench_lines(timings: list[Any]) -> list[str]:
             parts.append(f"{name} {rate:.1f}{tile}")
         lines.append(f"  {engine:10} " + ", ".join(parts))
     return lines
+
+
+def _pack(args: argparse.Namespace) -> int:
+    check_outputs(args.json)
+    from pathlib import Path
+
+    from ..dataflow.kernels import pack
+    from ..dataflow.kernels.from_workload import columns, kernel_for, matrices
+    from ..models.workload_file import WorkloadFile
+
+    file, rows = WorkloadFile.load(Path(args.workload)), []
+    sizes = {layer.name: columns(layer) for layer in file.workload.layers}
+    for name, weights in matrices(file).items():
+        packed = pack(kernel_for(weights), weights)
+        rows.append(
+            {
+                "layer": name,
+                "shape": [sizes[name], packed.n, packed.k],
+                "kernel": packed.kernel.name,
+                "nonzeros": packed.nonzeros,
+                "stored": packed.stored,
+                "footprint_bytes": packed.footprint_bytes,
+                "dense_bytes": 4 * packed.n * (packed.k + 1),
+            }
+        )
+    if args.json:
+        write(args.json, json.dumps(rows, indent=1) + "\n")
+    if not (args.json == "-" or args.quiet):
+        for row in rows:
+            share = 100 * row["footprint_bytes"] / row["dense_bytes"]
+            size = f"{'x'.join(map(str, row['shape'])):16} {row['footprint_bytes']:9} bytes, {share:5.1f} % of dense"
+            print(f"{row['layer']:24} {size}, {row['kernel']}")
+    return 0
+
+
+def _network(args: argparse.Namespace) -> int:
+    check_outputs(args.json)
+    import numpy as np
+
+    from ..dataflow.kernels.network import lower, sample_parameters
+    from ..models import Workload
+    from ..simulator.kernels.network_values import run
+
+    if args.seed < 0:
+        raise NmsatError.rule("", "--seed", "0 or more", args.seed)
+    workload = Workload.load(args.workload)
+    if workload.tensors is None:
+        weights, biases = sample_parameters(workload, args.sparsity, args.seed)
+    else:
+        from pathlib import Path
+
+        from ..dataflow.kernels.from_workload import kept_weights
+        from ..models.workload_file import WorkloadFile
+
+        file = WorkloadFile.load(Path(args.workload))
+        weights = {x.name: kept_weights(file, x.name) for x in workload.layers if x.has_weights}
+        biases = {x.name: np.zeros(x.oc, np.float32) for x in workload.layers if x.has_weights}
+    network = lower(workload, weights, biases, "fma" if args.simd == "relaxed" else "mul_add")
+    window = network.input_window
+    shape = (window.h, window.w, network.input_shape[2])
+    image = np.random.default_rng([args.seed, 2]).normal(size=shape).astype(np.float32)
+    outcome = run(network, image, args.engine, args.rounds)
+    if args.json:
+        facts = {"workload": workload.name, "engine": args.engine, "simd": args.simd, "seconds": outcome.seconds}
+        facts |= {"steps": len(network.steps), "values": outcome.values, "bits_differing": outcome.bits_differing}
+        facts |= {"guards_intact": outcome.guards_intact, "memory_bytes": outcome.memory_bytes}
+        write(args.json, json.dumps(facts, indent=1) + "\n")
+    if not (args.json == "-" or args.quiet):
+        guards = "guards intact" if outcome.guards_intact else "GUARDS BROKEN"
+        show(
+            f"{workload.name}, {args.simd} SIMD: {len(network.steps)} steps in one module, "
+            f"{outcome.memory_bytes / 2**20:.0f} MiB",
+            f"{outcome.bits_differing} of {outcome.values} values differ in bits from the reference, {guards}",
+            f"{args.engine}: an image in {1e3 * outcome.seconds:.1f} ms of CPU time (measured)",
+        )
+    return 0 if outcome.ok else 1

@@ -64,6 +64,9 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_explore.py::test_every_integer_equals_simulate",
     ),
     ("sweeps: Pareto front, resumed after a kill, clusters", "yes", "test_sweep.py::test_a_killed_sweep_goes_on"),
+    ("CPU kernels: wasm equals the reference", "yes", "test_kernel_wasm.py::test_every_shape"),
+    ("CPU kernels: AArch64 equals the reference", "yes", "test_kernel_aarch64.py::test_assembly_equals_the_reference"),
+    ("mobile networks in one wasm module", "yes", "test_kernel_network.py::test_whole_networks_equal_the_reference"),
     ("whole accelerator in RTL, board files", NOT_YET, ""),
 )
 
