@@ -13,6 +13,7 @@ from ..dataflow import program as fmt
 from ..dataflow.assembler import work_of
 from ..dataflow.program import Descriptor, Kind, Mode, Order, Program, Stage, functions_of
 from ..dataflow.schedule import Cost, Mapping, Options, cost
+from ..dataflow.vector_timing import words
 from ..models.accelerator import Accelerator
 from ..models.sparsity import Sparsity
 
@@ -100,8 +101,8 @@ def _busy(item: Descriptor, accelerator: Accelerator, options: Options) -> StepT
     asks = demand(item, dram_overlap=options.dram_overlap)
     busy = max(
         -(-asks.vector_slots // accelerator.vector_lanes),
-        -(-asks.weights // accelerator.wuve_lanes),
-        -(-asks.groups // accelerator.sore_lanes),
+        words(asks.weights, accelerator.wuve_lanes),
+        words(asks.groups, accelerator.sore_lanes),
     )
     dram = accelerator.dram_cycles(asks.read_bytes + asks.write_bytes)
     return StepTime(item, asks.engine, busy, dram, asks.read_bytes, asks.write_bytes)
