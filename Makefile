@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # Debian packages: python3-venv for a bare system Python, git for provenance of checks; g++, perl and iverilog for the
 # simulators that check the hardware; an assembler and an emulator for the AArch64 kernels.
-APT := python3-venv git make g++ perl iverilog binutils-aarch64-linux-gnu qemu-user
+APT := python3-venv git make g++ perl iverilog z3 binutils-aarch64-linux-gnu qemu-user
 
 .PHONY: help run test slow bench lint gallery clean system
 .DEFAULT_GOAL := help

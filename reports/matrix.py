@@ -67,6 +67,16 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
     ("CPU kernels: wasm equals the reference", "yes", "test_kernel_wasm.py::test_every_shape"),
     ("CPU kernels: AArch64 equals the reference", "yes", "test_kernel_aarch64.py::test_assembly_equals_the_reference"),
     ("mobile networks in one wasm module", "yes", "test_kernel_network.py::test_whole_networks_equal_the_reference"),
+    (
+        "SORE, transposer, WUVE, epilogue in hardware: golden's bits, closed-form cycles",
+        "yes",
+        "test_rtl_vector.py::test_sore_writes_golden_s_planes",
+    ),
+    (
+        "proofs: handshakes, double banks, SORE's choice",
+        "yes",
+        "test_rtl_proofs.py::test_banks_never_deadlock_nor_lose_a_tile",
+    ),
     ("whole accelerator in RTL, board files", NOT_YET, ""),
 )
 

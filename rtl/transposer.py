@@ -51,7 +51,7 @@ class BankControl(wiring.Component):
         full = self.full
         stored_bank = Signal()
         m.d.comb += [
-            # A row accepted while the last column is read is written a cycle later. Two full banks: both sides mean one.
+            # A row accepted while the last column is read is written a cycle later. (Both full: the banks are one.)
             self.can_fill.eq(~full.bit_select(self.fill_bank, 1) | self.freed),
             self.can_read.eq(full.bit_select(self.read_bank, 1)),
         ]

@@ -1,1 +1,1 @@
-"""Floating point units: fixed latency, one result a cycle, bit-equal to ``nmsat.models.golden`` (docs/rtl.md)."""
+"""Floating point units: fixed latency, one result a cycle, bit-equal to ``nmsat.models.golden``."""
