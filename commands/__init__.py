@@ -16,4 +16,7 @@ VERBS = (
     "sweep",
     "report",
     "kernel",
+    "verilog",
+    "verify",
+    "fpga",
 )

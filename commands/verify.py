@@ -1,0 +1,126 @@
+"""``nmsat verify``: the RTL against the golden model (bits) and the simulator (cycles), on random legal cases."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from typing import Any
+
+from ..models.errors import NmsatError
+from .options import positive, verb
+from .output import check_outputs, write
+
+
+def add(verbs: Any) -> None:
+    example = "nmsat verify sore -a sat_4x4 --cases 20 --sim amaranth"
+    parser = verb(verbs, "verify", "RTL against golden (bits) and simulator (cycles)", example, _verify)
+    parser.add_argument(
+        "block", nargs="*", metavar="BLOCK", help="stce, uspe, sore, transposer, wuve, epilogue (default: all)"
+    )
+    parser.add_argument(
+        "-a", "--accelerator", default="sat_4x4", metavar="ACCEL", help="name or YAML file (default: sat_4x4)"
+    )
+    parser.add_argument(
+        "--sim", choices=("icarus", "verilator", "amaranth", "cxxrtl"), default="cxxrtl", help="default: cxxrtl"
+    )
+    parser.add_argument("--cases", type=positive, default=10, metavar="K", help="random cases a block (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    parser.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+    parser.add_argument("--waves", metavar="FILE", help="waveforms; one block, not with cxxrtl")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from ..models import Accelerator
+    from ..rtl.testbench import BLOCKS
+
+    check_outputs(args.json, args.waves)
+    names = list(dict.fromkeys(args.block)) or list(BLOCKS)
+    for name in names:
+        if name not in BLOCKS:
+            raise NmsatError.rule("", "BLOCK", f"one of {', '.join(BLOCKS)}", name)
+    if args.waves and len(names) != 1:
+        raise NmsatError.rule("", "--waves", "used with one block", len(names))
+    accelerator = Accelerator.load(args.accelerator)
+    talk = not (args.quiet or args.json == "-")
+    rows = []
+    for name in names:
+        found = verify_block(name, accelerator, args.sim, args.cases, args.seed, args.waves)
+        rows += found
+        if talk:
+            _print(name, found)
+    failed = sum(not row["passed"] for row in rows)
+    keys = ("block", "parameters", "bits_differing", "cycles_rtl", "cycles_simulator", "stream_violations")
+    content = {
+        "accelerator": accelerator.name,
+        "config_hash": accelerator.config_hash(),
+        "sim": args.sim,
+        "seed": args.seed,
+        "cases": [{key: row[key] for key in keys} for row in rows],
+        "passed": len(rows) - failed,
+        "failed": failed,
+    }
+    if args.json:
+        write(args.json, json.dumps(content, indent=1) + "\n")
+    if talk:
+        print(f"{content['passed']} cases passed, {failed} failed ({args.sim}, seed {args.seed})")
+    return 1 if failed else 0
+
+
+def verify_block(
+    name: str, accelerator: Any, sim: str, cases: int, seed: int, waves: str | None = None
+) -> list[dict[str, Any]]:
+    """Random cases of one block, each run at full speed, with random pauses, and with a reset on the way.
+
+    Returns
+    -------
+    list of dict
+        A row a case. ``bits_differing`` and ``stream_violations`` count all three runs, ``cycles_rtl`` is of the one
+        at full speed, from the first word in to the last word out as seen at the ports.
+    """
+    from ..rtl.simulators import run_bench
+    from ..rtl.testbench import BLOCKS
+
+    block, rng = BLOCKS[name], random.Random(f"{seed} {name}")
+    drawn = [block.draw(rng, accelerator) for _ in range(cases)]
+    runs = [case.runs(rng) for case in drawn]
+    flat = [run for each in runs for run in each]
+    results = iter(run_bench(block.make(accelerator), name, block.body, {"runs": flat}, sim, waves))
+    rows = []
+    for case, each in zip(drawn, runs, strict=True):
+        found = [next(results) for _ in each]
+        row = {
+            "block": name,
+            "parameters": case.parameters,
+            "bits_differing": sum(case.bits_differing(result["words"]) for result in found),
+            "cycles_rtl": found[0]["cycles"],
+            "cycles_simulator": simulator_cycles(*case.timing),
+            "stream_violations": sum(result["broken"] for result in found),
+        }
+        equal = row["cycles_rtl"] == row["cycles_simulator"]
+        rows.append(row | {"passed": equal and not row["bits_differing"] and not row["stream_violations"]})
+    return rows
+
+
+def simulator_cycles(block: str, *sizes: Any) -> int:
+    """What the simulator says a case takes: the cycle engine for the array, the closed forms for the engines."""
+    from ..dataflow import vector_timing
+    from ..dataflow.array_timing import ArrayShape
+    from ..simulator.engine import run_product
+
+    if block == "stce":
+        p, dataflow, a, values, indices, group, interleave, m_chunk = sizes
+        shape = ArrayShape(p.rows, p.cols, p.adder_latency, p.multiplier_latency)
+        return run_product(
+            shape, dataflow, a, values, indices, group=group, interleave=interleave, m_chunk=m_chunk
+        ).cycles
+    return getattr(vector_timing, f"{block}_cycles")(*sizes)
+
+
+def _print(name: str, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        text = " ".join(f"{key}={value}" for key, value in row["parameters"].items())
+        state = "ok" if row["passed"] else "DIFFERS"
+        bits, rtl, simulator = row["bits_differing"], row["cycles_rtl"], row["cycles_simulator"]
+        extra = f" stream violations {row['stream_violations']}" if row["stream_violations"] else ""
+        print(f"{state:8}{name:11}{text[:70]:71} bits {bits:<5} cycles {rtl} {simulator}{extra}")

@@ -1,0 +1,116 @@
+"""Random legal cases of the array: whole products, output- and weight-stationary, in all patterns it can run."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from ...models import golden
+from ...models.accelerator import Accelerator
+from ..array_bench import run_array
+from ..array_parameters import ArrayParameters
+from ..array_streams import as_json, north_width, os_streams, ws_streams
+from ..simulators.bench import Bench
+from ..stce import Stce
+from .case import Block, Case
+
+_PATTERNS = (
+    (1, 1), (2, 2), (4, 4), (8, 8), (1, 2), (1, 4), (2, 4), (1, 8), (2, 8), (4, 8), (2, 16), (4, 16), (8, 16), (8, 32),
+    (3, 4), (3, 8), (5, 16), (16, 32), (7, 7),
+)  # fmt: skip
+
+
+async def run_arrays(bench: Bench, *, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Products one after the other on the same array, with a reset before each.
+
+    Returns
+    -------
+    list of dict
+        ``words``: what every column gave, column after column; ``cycles``: first word in to last word out, inclusive.
+    """
+    found = []
+    for run in runs:
+        await bench.reset()
+        arguments = {**run, "idle": max(run.get("idle", 0.0), run.get("stall", 0.0))}
+        arguments.pop("stall", None)
+        result = await run_array(bench, **arguments)
+        found.append(
+            {"words": [word for column in result["south"] for word in column], "cycles": result["cycles"], "broken": 0}
+        )
+    return found
+
+
+def _operand(numbers: np.random.Generator, shape: tuple[int, ...], odd: float) -> np.ndarray:
+    """binary16 numbers; a share ``odd`` of them any pattern: subnormal, Inf, NaN."""
+    ordinary = numbers.normal(size=shape).astype(np.float16)
+    anything = numbers.integers(0, 1 << 16, shape).astype(np.uint16).view(np.float16)
+    return np.where(numbers.random(shape) < odd, anything, ordinary)
+
+
+def draw_stce(rng: random.Random, accelerator: Accelerator) -> Case:
+    """A product of a few tiles."""
+    p, numbers = ArrayParameters.from_accelerator(accelerator), np.random.default_rng(rng.getrandbits(64))
+    keep, group = rng.choice([(n, m) for n, m in _PATTERNS if n <= p.max_keep and m <= p.max_group])
+    ws = bool(rng.getrandbits(1))
+    groups = rng.randint(1, 3 * p.rows if ws and p.rows <= 8 else max(6, p.rows))
+    n = rng.randint(1, 2 * p.cols + 1)
+    full = -(-p.adder_latency // keep)
+    interleave = rng.choice((1, full, rng.randint(1, full)))
+    m = rng.randint(1, 3 * p.rows) if ws else rng.randint(1, 2 * p.rows * interleave + 1)
+    chunk = rng.choice((m, rng.randint(1, m)))
+    odd = rng.choice((0.0, 0.0, 0.02, 0.3))
+    a, values = _operand(numbers, (m, groups * group), odd), _operand(numbers, (groups, keep, n), odd)
+    places = np.sort(np.argsort(numbers.random((groups, group, n)), axis=1)[:, :keep], axis=1).astype(np.uint8)
+    if ws:
+        streams, c = ws_streams(p, a, values, places, group, chunk), golden.product_ws(a, values, places, group, p.rows)
+    else:
+        streams, c = os_streams(p, a, values, places, group, interleave), golden.product_os(a, values, places, group)
+    parameters = {
+        "array": f"{p.rows}x{p.cols}", "dataflow": "ws" if ws else "os", "pattern": f"{keep}:{group}", "m": m, "n": n,
+        "groups": groups, **({"m_chunk": chunk} if ws else {"interleave": interleave}),
+    }  # fmt: skip
+    arguments = {**as_json(streams), "widths": {"west": 16 * p.max_group, "north": north_width(p)}}
+    timing = (
+        "stce",
+        p,
+        "ws" if ws else "os",
+        a,
+        values,
+        places,
+        group,
+        None if ws else interleave,
+        chunk if ws else None,
+    )
+    return Case(parameters, arguments, _expected(streams, c, p.cols), timing)
+
+
+def _expected(streams: Any, c: np.ndarray, cols: int) -> list[tuple[int, int]]:
+    """Words of every column. Only the last word of a place is specified, the earlier ones are sums of a part of k."""
+    padded = np.zeros((streams.rows, streams.cols), np.float32)
+    padded[: c.shape[0], : c.shape[1]] = c
+    bits, within = golden.to_bits(padded), np.zeros((streams.rows, streams.cols), bool)
+    within[: c.shape[0], : c.shape[1]] = True
+    last = {place: number for number, place in enumerate(map(tuple, streams.places.tolist()))}
+    found = []
+    for column in range(cols):
+        for number, (row, col) in enumerate(streams.places.tolist()):
+            specified = last[row, col] == number and within[row, col + column]
+            found.append((int(bits[row, col + column]), 0xFFFFFFFF if specified else 0))
+    return found
+
+
+def _one_element(accelerator: Accelerator) -> Accelerator:
+    return accelerator.replace(rows=1, cols=1)
+
+
+ARRAY_BLOCKS = (
+    Block("stce", Stce.from_accelerator, run_arrays, draw_stce),
+    Block(
+        "uspe",
+        lambda accelerator: Stce.from_accelerator(_one_element(accelerator)),
+        run_arrays,
+        lambda rng, accelerator: draw_stce(rng, _one_element(accelerator)),
+    ),
+)
