@@ -143,6 +143,33 @@ def test_modes_and_patterns_follow_each_other_without_reset():
         assert np.array_equal(streams.product(mine)[:9, :4].view(np.uint32), result.values.view(np.uint32))
 
 
+@pytest.mark.parametrize("mode", ["os", "ws"])
+@pytest.mark.parametrize(
+    "sizes, case",
+    [
+        ((1, 1, 1, 1, 1, 1), (1, 1, 3, 2, 3, 1)),
+        ((1, 2, 2, 4, 1, 3), (2, 4, 3, 3, 3, 1)),
+        ((3, 1, 2, 2, 6, 1), (2, 2, 4, 2, 4, 1)),
+        ((2, 2, 1, 4, 3, 9), (1, 4, 5, 3, 3, 9)),
+    ],
+)
+def test_other_shapes_and_latencies_in_amaranth(mode, sizes, case):
+    """rows, cols, N, M, Lm, La: no register inside a unit, more than there are cuts, one row, one column."""
+    *rest, interleave = case
+    check(ArrayParameters(*sizes), mode, *rest, interleave if mode == "os" else 2, sim="amaranth", hard=True)
+
+
+@pytest.mark.parametrize("mode", ["os", "ws"])
+def test_icarus_agrees(mode):
+    check(ArrayParameters(2, 2, 2, 8), mode, 2, 8, 5, 3, 4, 4 if mode == "os" else 3, sim="icarus", hard=True)
+
+
+@pytest.mark.parametrize("mode", ["os", "ws"])
+def test_full_size(mode):
+    """The shipped array's size and latencies at 2:8: more than one tile each way, tails in every direction."""
+    check(ArrayParameters(32, 32, 2, 8), mode, 2, 8, 140, 40, 34, 4 if mode == "os" else 70, hard=True)
+
+
 @pytest.mark.parametrize(
     "change, error, message",
     [

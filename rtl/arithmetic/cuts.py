@@ -39,6 +39,10 @@ class Stages:
     def cut(self, name: str, *values: ValueLike) -> list[Value]:
         """The values behind this cut: registered, or unchanged where it has no register."""
         found = [Value.cast(value) for value in values]
+        if not self._depth[name]:  # a signal all the same: a value used twice would be written out twice, and so on
+            wires = [Signal(len(value), name=f"{name}_{i}") for i, value in enumerate(found)]
+            self._module.d.comb += [wire.eq(value) for wire, value in zip(wires, found, strict=True)]
+            return list(wires)
         for level in range(self._depth[name]):
             held = [Signal(len(value), name=f"{name}{level}_{i}") for i, value in enumerate(found)]
             self._module.d.sync += [register.eq(value) for register, value in zip(held, found, strict=True)]

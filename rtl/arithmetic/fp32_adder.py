@@ -155,7 +155,7 @@ def add(m: Module, stages: Stages, left: Addend | Choice, right: Addend | Choice
     if full:
         stop = Mux(by16, stop << 16, stop)[0:_WIDTH]
     value, stop, by16, ones, sticky, exponent, sign, nan, special, both_negative = stages.cut(
-        "coarse", Mux(special, 0, value), stop, by16 & ~special, ones, sticky,
+        "coarse", Mux(special, 0, value), stop, by16 & ~special, ones & ~special, sticky,
         Mux(special, (1 << width) - 1, exponent), sign, nan, special, both_negative,
     )  # fmt: skip
 
