@@ -68,6 +68,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
     ("CPU kernels: AArch64 equals the reference", "yes", "test_kernel_aarch64.py::test_assembly_equals_the_reference"),
     ("mobile networks in one wasm module", "yes", "test_kernel_network.py::test_whole_networks_equal_the_reference"),
     (
+        "array in hardware, OS and WS: golden's bits, the engine's cycles",
+        "yes",
+        "test_rtl_stce.py::test_values_and_cycles",
+    ),
+    (
         "SORE, transposer, WUVE, epilogue in hardware: golden's bits, closed-form cycles",
         "yes",
         "test_rtl_vector.py::test_sore_writes_golden_s_planes",
