@@ -1,4 +1,4 @@
-"""The support matrix of the README: what works, and the test that shows it."""
+"""The support matrix of docs/support.md: what works, and the test that shows it."""
 
 from __future__ import annotations
 
