@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-import os
+import operator
 import sys
-import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..models.errors import NmsatError
+from ..models.whole_file import write_whole
 
 
-def progress(title: str) -> Any:
-    """A function that wraps an iterable in a progress bar on a terminal."""
+@contextmanager
+def counting(title: str, total: int, *, unit: str = "", show: bool = True) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal, with remaining time and, with a unit, the rate.
+
+    Yields what is called with the number done.
+    """
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return lambda items: track(items, title, console=Console(stderr=True), transient=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not show,
+    )
+    task = bar.add_task(title, total=total, rate="")
+
+    def report(done: int) -> None:
+        speed = bar.tasks[0].speed
+        bar.update(task, completed=done, rate=f"{speed:,.0f} {unit}/s" if unit and speed else "")
+
+    with bar:
+        yield report
+
+
+def progress(title: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """A function that wraps an iterable of known length in a progress bar."""
+
+    def tracked(items: Iterable[Any]) -> Iterator[Any]:
+        with counting(title, operator.length_hint(items)) as report:
+            for number, item in enumerate(items, 1):
+                yield item
+                report(number)
+
+    return tracked
 
 
 def show(*items: Any) -> None:
@@ -41,17 +76,13 @@ def check_outputs(*names: str | None) -> None:
 
 
 def write(name: str, content: str | bytes) -> None:
-    """Write a whole file or nothing: a temporary file beside it, then a rename."""
+    """Write a whole file or nothing; - is standard output."""
     data = content.encode() if isinstance(content, str) else content
     if name == "-":
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
         return
-    path = Path(name)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(data)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        write_whole(Path(name), data)
     except OSError as error:
         raise NmsatError(f"{name}: must be writable; {error.strerror}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..models.errors import MissingToolError, NmsatError
 from .options import positive, verb
-from .output import check_outputs, write
+from .output import check_outputs, counting, write
 
 
 def add(verbs: Any) -> None:
@@ -37,7 +37,10 @@ def _sweep(args: argparse.Namespace) -> int:
         raise NmsatError.rule("", "--jobs", "left out with --cluster", args.jobs)
     spec, folder = SweepSpec.load(args.spec), Path(args.output)
     loud = not (args.quiet or args.json == "-")
-    with _executor(args.jobs, args.cluster) as executor, _bar(spec.points(), loud) as report:
+    with (
+        _executor(args.jobs, args.cluster) as executor,
+        counting("sweep", spec.points(), unit="points", show=loud) as report,
+    ):
         summary = run_sweep(
             spec, folder, executor=executor, in_flight=4 if args.cluster else 2 * args.jobs, resume=args.resume,
             report=report,
@@ -105,35 +108,3 @@ def _executor(jobs: int, cluster: str | None) -> Any:
     from concurrent.futures import ProcessPoolExecutor
 
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
-
-
-class _bar:  # noqa: N801 (a context manager that reads like a function)
-    """A progress bar on standard error with rate and remaining time; called with (done, all)."""
-
-    def __init__(self, total: int, show: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.rate = TextColumn("{task.fields[rate]}")
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            self.rate,
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not show,
-        )
-        self.task = self.progress.add_task("sweep", total=total, rate="")
-
-    def __enter__(self) -> Any:
-        self.progress.start()
-        return self._report
-
-    def _report(self, done: int, total: int) -> None:
-        speed = self.progress.tasks[0].speed
-        self.progress.update(self.task, completed=done, rate=f"{speed:,.0f} points/s" if speed else "")
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()

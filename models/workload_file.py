@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from .stages import (
     WeightTensor,
     stage_sizes,
 )
+from .whole_file import whole_file
 from .workload import Layer, Workload
 from .yaml_io import read_yaml, validate
 
@@ -181,23 +181,18 @@ class WorkloadFile:
         arrays |= {f"{name}.{stage}": pack_mask(mask) for (name, stage), mask in self.masks.items()}
         workload = self.workload.model_copy(update={"tensors": None})
         target = path.with_suffix(".npz")
-        partial: list[str] = []
         try:
-            if arrays:
-                partial.append(_temporary(target))
-                with open(partial[0], "wb") as file:
-                    write_npz(file, arrays)
-                tensors = TensorFile(file=target.name, sha256=sha256_of(Path(partial[0])))
-                workload = workload.model_copy(update={"tensors": tensors})
-            partial.append(_temporary(path))
-            Path(partial[-1]).write_text(workload_yaml(workload))
-            for name, final in zip(partial, (target, path) if arrays else (path,), strict=True):
-                os.replace(name, final)
+            with ExitStack() as files:  # renamed in reverse: the YAML comes last
+                header = files.enter_context(whole_file(path))
+                if arrays:
+                    partial = files.enter_context(whole_file(target))
+                    with partial.open("wb") as file:
+                        write_npz(file, arrays)
+                    tensors = TensorFile(file=target.name, sha256=sha256_of(partial))
+                    workload = workload.model_copy(update={"tensors": tensors})
+                header.write_text(workload_yaml(workload))
         except OSError as error:
             raise NmsatError(f"{path}: must be writable; {error.strerror}") from None
-        finally:
-            for name in partial:
-                Path(name).unlink(missing_ok=True)
 
 
 def save_workload(path: str | Path, workload: Workload, *, batch: int, **facts: Any) -> WorkloadFile:
@@ -352,9 +347,3 @@ def _mask(layer: Layer, name: str, arrays: NpzReader, where: str) -> Mask:
     if layer.weight_elements % 8 and packed[-1] >> layer.weight_elements % 8:
         raise NmsatError.rule(where, f"{layer.name}: mask {name}", "zero beyond its last weight", "a set bit")
     return unpack_mask(packed, layer.weight_shape)
-
-
-def _temporary(path: Path) -> str:
-    with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as file:
-        os.chmod(file.name, 0o644)
-        return file.name

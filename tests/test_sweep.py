@@ -257,7 +257,7 @@ def test_a_cluster_loses_and_doubles_nothing(tmp_path):
         victim = next(iter(client.run(os.getpid).values()))
         killed: list[int] = []
 
-        def kill(done, total):
+        def kill(done):
             if done and not killed:
                 killed.append(victim)
                 os.kill(victim, signal.SIGKILL)

@@ -68,9 +68,9 @@ def chunks_of(spec: SweepSpec) -> int:
     return -(-spec.points() // CHUNK_POINTS)
 
 
-def evaluate_chunk(data: dict[str, Any], number: int) -> ChunkResult:
-    """Evaluate chunk ``number`` of the sweep that ``data`` (a spec's ``model_dump(by_alias=True)``) describes."""
-    spec, base, values = _context(_freeze(data))
+def evaluate_chunk(data: str, number: int) -> ChunkResult:
+    """Evaluate chunk ``number`` of the sweep that ``data`` (a spec's ``to_json``) describes."""
+    spec, base, values = _context(data)
     first = number * CHUNK_POINTS
     count = min(CHUNK_POINTS, spec.points() - first)
     codes = _codes(spec, values, number, first, count)
@@ -98,25 +98,9 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _freeze(value: Any) -> Any:
-    """A hashable twin of plain data, so that a worker reads a spec once."""
-    if isinstance(value, dict):
-        return ("dict", *((key, _freeze(item)) for key, item in value.items()))
-    if isinstance(value, list | tuple):
-        return ("list", *(_freeze(item) for item in value))
-    return (type(value).__name__, value)
-
-
-def _thaw(value: Any) -> Any:
-    kind, *items = value
-    if kind == "dict":
-        return {key: _thaw(item) for key, item in items}
-    return [_thaw(item) for item in items] if kind == "list" else items[0]
-
-
 @lru_cache(maxsize=4)
-def _context(frozen: Any) -> tuple[SweepSpec, Accelerator, dict[str, list[Any]]]:
-    spec = SweepSpec.model_validate(_thaw(frozen))
+def _context(data: str) -> tuple[SweepSpec, Accelerator, dict[str, list[Any]]]:
+    spec = SweepSpec.from_json(data)
     return spec, spec.base(), spec.values()
 
 

@@ -209,8 +209,17 @@ class SweepSpec(BaseModel, frozen=True):
             raise NmsatError.rule("", "axes.max_group", f"at least max_keep = {keep}", group, hint)
         return base
 
+    def to_json(self) -> str:
+        """The spec as JSON text: what travels to workers, and what :meth:`from_json` reads."""
+        return self.model_dump_json(by_alias=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SweepSpec:
+        """The spec that :meth:`to_json` wrote."""
+        return cls.model_validate(json.loads(text))
+
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the file's content and the base accelerator's."""
-        content = {"spec": self.model_dump(by_alias=True), "accelerator": self.base().config_hash()}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=list)
+        content = {"spec": json.loads(self.to_json()), "accelerator": self.base().config_hash()}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,11 +21,12 @@ import numpy as np
 
 from ... import __version__
 from ...models.errors import NmsatError
+from ...models.whole_file import remove_leftovers, whole_file, write_whole
 from .chunk import CHUNK_POINTS, ChunkResult, chunks_of, columns, evaluate_chunk, grid_size
 from .pareto import pareto_front
 from .spec import LARGER_IS_BETTER, SweepSpec
 
-Report = Callable[[int, int], None]
+Report = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def run_sweep(
     resume : bool
         Go on in a folder that holds part of this very sweep.
     report : callable, optional
-        Called with (points done, points in all) after each chunk.
+        Called with the points done after each chunk.
 
     Raises
     ------
@@ -69,18 +69,17 @@ def run_sweep(
         worker process died.
     """
     _open(spec, folder, resume)
-    total = spec.points()
     done = set(_finished(folder, chunks_of(spec)))
     if report:
-        report(_points_of(done, spec), total)
-    data = spec.model_dump(by_alias=True)
+        report(_points_of(done, spec))
+    data = spec.to_json()
     missing = (number for number in range(chunks_of(spec)) if number not in done)
     try:
         for result in _in_order_of_arrival(executor, data, missing, in_flight):
             _store(folder, result)
             done.add(result.number)
             if report:
-                report(_points_of(done, spec), total)
+                report(_points_of(done, spec))
         return _merge(spec, folder)
     except BrokenProcessPool:
         raise NmsatError(f"{folder}: a worker process died; finished chunks are kept, go on with --resume") from None
@@ -97,7 +96,7 @@ def manifest_of(spec: SweepSpec) -> dict[str, Any]:
         "config_hash": spec.config_hash(),
         "points": spec.points(),
         "grid": grid_size(spec),
-        "spec": json.loads(json.dumps(spec.model_dump(by_alias=True), default=list)),
+        "spec": json.loads(spec.to_json()),
         "accelerator": spec.base().model_dump(),
     }
 
@@ -121,7 +120,8 @@ def _open(spec: SweepSpec, folder: Path, resume: bool) -> None:
         raise NmsatError.rule(str(folder), "", "a new or empty folder", "one with other files in it")
     try:
         (folder / "chunks").mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(manifest, indent=1) + "\n")
+        remove_leftovers(folder)
+        write_whole(path, json.dumps(manifest, indent=1) + "\n")
     except OSError as error:
         raise NmsatError(f"{folder}: must be writable; {error.strerror}") from None
 
@@ -145,7 +145,7 @@ def _chunk_points(number: int, spec: SweepSpec) -> int:
 
 
 def _in_order_of_arrival(
-    executor: futures.Executor, data: dict[str, Any], numbers: Iterator[int], in_flight: int
+    executor: futures.Executor, data: str, numbers: Iterator[int], in_flight: int
 ) -> Iterator[ChunkResult]:
     """Results as they come, never more than ``in_flight`` chunks submitted."""
     waiting: set[futures.Future[ChunkResult]] = set()
@@ -165,9 +165,9 @@ def _in_order_of_arrival(
 
 def _store(folder: Path, result: ChunkResult) -> None:
     name = folder / "chunks" / f"{result.number:06d}"
-    _write(name.with_suffix(".csv"), result.csv)
+    write_whole(name.with_suffix(".csv"), result.csv)
     facts = {"valid": result.valid, "kept": result.kept, "refused": result.refused, "front": result.front}
-    _write(name.with_suffix(".json"), json.dumps(facts))
+    write_whole(name.with_suffix(".json"), json.dumps(facts))
 
 
 def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
@@ -180,8 +180,7 @@ def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
     costs: list[list[float]] = []
     rows: list[str] = []
     header = f"{','.join(columns(spec))}\n".encode()
-    partial = folder / ".results.csv.partial"
-    with partial.open("wb") as out:
+    with whole_file(folder / "results.csv") as partial, partial.open("wb") as out:
         out.write(header)
         for number in range(chunks_of(spec)):
             name = folder / "chunks" / f"{number:06d}"
@@ -192,24 +191,12 @@ def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
             rows += [row for _, row in facts["front"]]
             with name.with_suffix(".csv").open("rb") as source:
                 shutil.copyfileobj(source, out)
-    os.replace(partial, folder / "results.csv")
     order = pareto_front(np.array(costs, np.float64).reshape(-1, len(spec.objectives))).tolist()
-    _write(folder / "pareto.csv", header + "".join(f"{rows[index]}\n" for index in order).encode())
+    write_whole(folder / "pareto.csv", header + "".join(f"{rows[index]}\n" for index in order).encode())
     summary = SweepSummary(spec.points(), valid, kept, len(order), dict(refused))
-    _write(path, json.dumps({key: getattr(summary, key) for key in SweepSummary.__slots__}, indent=1) + "\n")
+    write_whole(path, json.dumps({key: getattr(summary, key) for key in SweepSummary.__slots__}, indent=1) + "\n")
     shutil.rmtree(folder / "chunks")
     return summary
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def direction(figure: str) -> str:
