@@ -49,6 +49,12 @@ class Accelerator(BaseModel, frozen=True):
     dram_mb_s: int = Field(ge=1, le=10_000_000, description="total bandwidth of all channels, 10^6 B/s")
     dram_gib: int = Field(ge=1, le=16384, description="total capacity")
     dram_interleave_bytes: int = Field(ge=64, le=2**20, description="address stripe of one channel")
+    # memory port of the RTL; `simulate` knows bandwidth only
+    axi_data_bits: int = Field(default=512, ge=32, le=512, description="width of an AXI4 master, a power of two")
+    axi_outstanding: int = Field(default=16, ge=1, le=64, description="bursts in flight, reads and writes each")
+    memory_latency_cycles: int = Field(
+        default=40, ge=1, le=1000, description="of the testbench's memory: read address taken to first data"
+    )
     # vector engines
     wuve_lanes: int = Field(ge=1, le=4096, description="weights updated a cycle")
     sore_lanes: int = Field(ge=1, le=4096, description="groups pruned a cycle")
@@ -64,8 +70,10 @@ class Accelerator(BaseModel, frozen=True):
     def _check(self) -> Accelerator:
         if self.max_keep > self.max_group:
             raise ValueError(f"max_keep: must be at most max_group ({self.max_group}), not {self.max_keep}")
-        if self.dram_interleave_bytes & (self.dram_interleave_bytes - 1):
-            raise ValueError(f"dram_interleave_bytes: must be a power of two, not {self.dram_interleave_bytes}")
+        for key in ("dram_interleave_bytes", "axi_data_bits"):
+            value = getattr(self, key)
+            if value & (value - 1):
+                raise ValueError(f"{key}: must be a power of two, not {value}")
         return self
 
     @classmethod
