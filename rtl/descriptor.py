@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
@@ -15,11 +17,11 @@ def descriptor_layout(kind: Kind) -> data.StructLayout:
 
     Fields have the names of ``DTYPES``, padding included (``_pad``, ``_spare``); signed fields are signed.
     """
-    record = DTYPES[kind]
+    record: Any = DTYPES[kind]
     found: dict[str, Shape] = {}
     bits = 0
-    for name in record.names or ():
-        field, offset = (record.fields or {})[name][:2]
+    for name in record.names:
+        field, offset = record.fields[name][:2]
         if 8 * offset != bits:
             raise AssertionError(f"{kind.name}.{name}: begins at bit {8 * offset}, not {bits}")
         width = 8 * field.itemsize
