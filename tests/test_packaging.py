@@ -21,6 +21,7 @@ SHIPPED = (
     ".py",
     ".yaml",
     ".js",
+    ".j2",
 )  # kinds of file that belong to the package; a new kind is added here and to package-data
 
 
