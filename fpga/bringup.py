@@ -2,7 +2,7 @@
 
 # Amaranth's operators and ports are built at run time; the checker cannot follow them.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
-# pyright: reportIndexIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
