@@ -51,12 +51,20 @@ from .products import (
     product_ws,
     product_ws_reference,
 )
+from .window import (
+    WindowSums,
+    operand,
+    product_window,
+    product_window_reference,
+    window_product,
+)
 
 __all__ = [
     "NAN16",
     "NAN32",
     "Compressed",
     "UpdateRule",
+    "WindowSums",
     "add",
     "add_bits",
     "apply_mask",
@@ -77,12 +85,15 @@ __all__ = [
     "narrow",
     "narrow_bits",
     "nm_mask",
+    "operand",
     "pack",
     "pack_mask",
     "product_dense",
     "product_operand",
     "product_os",
     "product_os_reference",
+    "product_window",
+    "product_window_reference",
     "product_ws",
     "product_ws_reference",
     "relu",
@@ -95,5 +106,6 @@ __all__ = [
     "unpack_mask",
     "widen",
     "widen_bits",
+    "window_product",
     "wuve_update",
 ]

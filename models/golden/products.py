@@ -138,7 +138,8 @@ def _compiled(a: F16, values: F16, indices: U8, total: F32, group: int, tile_gro
     return canonical(np.ascontiguousarray(out.reshape(n, blocks * BLOCK)[:, :m].T))
 
 
-def _checked(a: Any, values: Any, indices: Any, group: int, initial: Any) -> tuple[F16, F16, NDArray[Any], F32]:
+def check_operands(a: Any, values: Any, indices: Any, group: int) -> tuple[F16, F16, NDArray[Any]]:
+    """Operands of a product as arrays; NmsatError unless their dtypes, shapes and indices fit."""
     a, values = require_dtype("a", a, np.float16), require_dtype("values", values, np.float16)
     indices = np.asarray(indices)
     if values.ndim != 3 or values.shape[1] < 1:
@@ -151,6 +152,11 @@ def _checked(a: Any, values: Any, indices: Any, group: int, initial: Any) -> tup
     if a.ndim != 2 or a.shape[1] != len(values) * group:
         rule = f"(m, {len(values) * group}) for {len(values)} groups of {group}"
         raise NmsatError.rule("golden", "a.shape", rule, a.shape)
+    return a, values, indices
+
+
+def _checked(a: Any, values: Any, indices: Any, group: int, initial: Any) -> tuple[F16, F16, NDArray[Any], F32]:
+    a, values, indices = check_operands(a, values, indices, group)
     shape = (a.shape[0], values.shape[2])
     if initial is None:
         return a, values, indices, np.zeros(shape, np.float32)

@@ -1,0 +1,58 @@
+"""The window accumulator's number format: fixed point, so that a sum does not depend on the order of its terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import NmsatError
+
+LEAST_LSB, GREATEST_LSB = 8, 40
+MAX_TERMS_LOG2 = 30  # products that a sum word holds whatever their signs
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Sizes of a window accumulator.
+
+    Attributes
+    ----------
+    lsb : int
+        L, 8 to 40: a sum counts units of 2^-L. Products are rounded to it, half away from zero.
+    bits : int
+        W, L + 17 to L + 47: two's complement width of the sum in an element.
+
+    Raises
+    ------
+    NmsatError
+        A size is out of its range.
+    """
+
+    lsb: int = 33
+    bits: int = 64
+
+    def __post_init__(self) -> None:
+        if not LEAST_LSB <= self.lsb <= GREATEST_LSB:
+            raise NmsatError.rule("window", "lsb", f"{LEAST_LSB} to {GREATEST_LSB}", self.lsb)
+        least, most = self.lsb + 17, self.lsb + 17 + MAX_TERMS_LOG2
+        if not least <= self.bits <= most:
+            rule = f"L + 17 to L + {17 + MAX_TERMS_LOG2}, {least} to {most} at L = {self.lsb}"
+            raise NmsatError.rule("window", "bits", rule, self.bits)
+
+    @property
+    def terms(self) -> int:
+        """Products that an element's sum holds whatever their signs, 2^(W - L - 17).
+
+        Every product that counts is below 2^16, hence rounds to less than 2^(16 + L) units, and the sum stays below
+        2^(W - 1). More terms are cut into k-tiles, added beside the array.
+        """
+        return 1 << self.bits - self.lsb - 17
+
+    @property
+    def sum_bits(self) -> int:
+        """Bits of a sum word at the array's ports, whole bytes: room for 2^30 products."""
+        return -(-(self.lsb + 17 + MAX_TERMS_LOG2) // 8) * 8
+
+    @property
+    def sum_bytes(self) -> int:
+        """Bytes of a sum word in the output buffer."""
+        return self.sum_bits // 8
