@@ -15,6 +15,7 @@ VERBS = (
     "train",
     "sweep",
     "report",
+    "energy",
     "kernel",
     "verilog",
     "verify",

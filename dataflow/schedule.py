@@ -98,6 +98,7 @@ class Cost:
     write_bytes: int
     tiles: int
     groups: int  # along k
+    buffer_bytes: int  # into and out of W2E, N2S and the output buffer
 
 
 def array_shape(accelerator: Accelerator) -> ArrayShape:
@@ -148,6 +149,7 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
     if mapping.mode is Mode.OS:
         row_tiles = -(-work.m // (shape.rows * mapping.interleave))
         tiles = row_tiles * col_tiles * work.count
+        b_passes, c_passes = row_tiles, 1
         form = timing.os_cycles if tile_overlap else timing.os_cycles_serial
         compute = form(shape, keep, groups, mapping.interleave, tiles)
     else:
@@ -158,6 +160,7 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
             (per_chunk * work.count if rest else 0, rest),
         ]
         tiles = sum(number for number, _ in runs)
+        b_passes, c_passes = chunks_m, -(-groups // shape.rows)
         ws_form = timing.ws_cycles if tile_overlap else timing.ws_cycles_serial
         compute = ws_form(shape, keep, runs)
     compute += accelerator.slr_hop_cycles
@@ -166,12 +169,19 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
         a_reads = 1 if mapping.order is Order.MN or chunks_m == 1 else chunks_n
     b_reads = 1 if mapping.b_resident else chunks_m
     a_read = a_pass_bytes(work, chunks_m) * a_reads
+    b_group = group_bytes(work.pattern, keep, group)
+    streamed = work.m * groups * group * 2 * col_tiles + work.n * groups * b_group * b_passes
+    streamed += (
+        2 * 4 * work.m * work.n * c_passes
+    )  # sums are written and read again, by the next k-tile or the epilogue
+    buffer = streamed * work.count + a_read + b_total_bytes(work) * b_reads
     if work.forwarded and a_reads == 1:
         a_read -= work.a_bytes
     rows = shape.rows * mapping.interleave if mapping.mode is Mode.OS else shape.rows
-    first = min(work.a_bytes // work.count, rows * group * 2) + shape.cols * group_bytes(work.pattern, keep, group)
+    first = min(work.a_bytes // work.count, rows * group * 2) + shape.cols * b_group
     fill = accelerator.dram_cycles(first)
-    return Cost(compute, fill, a_read + b_total_bytes(work) * b_reads + work.mask_bytes, work.c_bytes, tiles, groups)
+    read = a_read + b_total_bytes(work) * b_reads + work.mask_bytes
+    return Cost(compute, fill, read, work.c_bytes, tiles, groups, buffer)
 
 
 def objective(accelerator: Accelerator, found: Cost, options: Options) -> int:

@@ -59,12 +59,9 @@ class Accelerator(BaseModel, frozen=True):
     wuve_lanes: int = Field(ge=1, le=4096, description="weights updated a cycle")
     sore_lanes: int = Field(ge=1, le=4096, description="groups pruned a cycle")
     vector_lanes: int = Field(ge=1, le=4096, description="elements normalised, activated or pooled a cycle")
-    # energy model (estimates, see docs/accelerator.md)
-    mac_pj: float = Field(default=6.0, ge=0, le=1e6, description="energy of one multiply-accumulate, model")
-    buffer_pj_per_byte: float = Field(default=1.0, ge=0, le=1e6, description="model")
-    dram_pj_per_byte: float = Field(default=150.0, ge=0, le=1e6, description="model")
-    vector_pj: float = Field(default=10.0, ge=0, le=1e6, description="one element through a vector lane, model")
-    static_watt: float = Field(default=8.0, ge=0, le=1e4, description="model")
+    energy_table: str = Field(
+        default="vcu1525", min_length=1, max_length=400, description="energy of events: shipped name or YAML file"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Accelerator:

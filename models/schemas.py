@@ -8,9 +8,15 @@ from pathlib import Path
 
 from .accelerator import Accelerator
 from .core import Core
+from .energy_table import EnergyTable
 from .workload import Workload
 
-SCHEMAS = {"accelerator.schema.json": Accelerator, "core.schema.json": Core, "workload.schema.json": Workload}
+SCHEMAS = {
+    "accelerator.schema.json": Accelerator,
+    "core.schema.json": Core,
+    "energy.schema.json": EnergyTable,
+    "workload.schema.json": Workload,
+}
 
 
 def schema_text(name: str) -> str:

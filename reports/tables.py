@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from ..models.energy_table import EnergyTable
 from ..simulator.result import RunResult
 
 SHOWN_NOTES = 20  # of a workload file; all are in the JSON
@@ -91,7 +92,7 @@ def summary_lines(result: RunResult, dram_gib: int) -> list[str]:
         f"utilization {100 * totals['utilization']:.1f} %; "
         f"{totals['gflops_dense_equivalent']:.1f} GFLOP/s dense equivalent; "
         f"DRAM {quantity(totals['dram_read_bytes'] + totals['dram_write_bytes'], 'B')}; "
-        f"energy {totals['energy_j']:.3g} J (model)",
+        f"energy {_energy(totals)} (model)",
     ]
     if "vector_exposed_cycles" in totals:
         share = totals["vector_exposed_cycles"] / totals["cycles"]
@@ -105,6 +106,24 @@ def summary_lines(result: RunResult, dram_gib: int) -> list[str]:
             need = totals["dram_footprint_bytes"] / 2**30
             lines.append(f"note: needs {need:.1f} GiB of DRAM, the accelerator has {dram_gib}; split the batch")
     return lines
+
+
+def _energy(totals: dict[str, Any]) -> str:
+    text = f"{totals['energy_j']:.3g} J"
+    if "energy_low_j" in totals:
+        text += f", {totals['energy_low_j']:.3g} to {totals['energy_high_j']:.3g}"
+    return text
+
+
+def energy_lines(table: EnergyTable) -> list[Any]:
+    """An energy table with its sources."""
+    found = Table(title=f"{table.name}: {table.description} ({table.kind})", title_justify="left", box=None)
+    for name in ("event", "typical", "low", "high"):
+        found.add_column(name, justify="left" if name == "event" else "right", no_wrap=True)
+    found.add_column("from")
+    for name, item in table.events.items():
+        found.add_row(name, f"{item.typical:g}", f"{item.low:g}", f"{item.high:g}", item.source)
+    return [found]
 
 
 def core_summary(result: RunResult) -> list[str]:

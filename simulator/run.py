@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +13,9 @@ from ..dataflow.schedule import Options
 from ..models.accelerator import Accelerator
 from ..models.sparsity import Sparsity
 from ..models.workload import Workload
+from .energy import events_of, joules, table_of, total
 from .result import RunResult
-from .timing import StepTime, energy_pj, stage_name, time_program
+from .timing import StepTime, stage_name, time_program
 
 
 def simulate(
@@ -34,7 +36,7 @@ def simulate(
     Returns
     -------
     RunResult
-        Exact integers under the model of docs/accelerator.md; energies are a model.
+        Exact integers under the model of docs/accelerator.md; energies are a model with a range (docs/energy.md).
     """
     options = options or Options()
     program = compile_program(
@@ -86,10 +88,15 @@ def summarise(
 ) -> RunResult:
     """Time a program and gather rows and totals; ``dense_cycles`` None: the program is its own baseline."""
     steps = time_program(program, accelerator, options)
-    rows = tuple(_row(step, program, accelerator) for step in steps)
+    events, table = [events_of(step, accelerator) for step in steps], table_of(accelerator)
+    rows = tuple(
+        _row(step, program, accelerator) | {"energy_pj": float(table.picojoules(item))}
+        for step, item in zip(steps, events, strict=True)
+    )
     cycles = sum(row["cycles"] for row in rows)
     macs, useful = sum(row["macs"] for row in rows), sum(row["useful_macs"] for row in rows)
     seconds = cycles / accelerator.clock_hz
+    happened = total(events, seconds)
     read, write = sum(row["dram_read_bytes"] for row in rows), sum(row["dram_write_bytes"] for row in rows)
     capacity = accelerator.dram_gib * 2**30
     totals: dict[str, Any] = {
@@ -101,7 +108,8 @@ def summarise(
         "gflops_dense_equivalent": 2 * macs / seconds / 1e9,
         "dram_read_bytes": read,
         "dram_write_bytes": write,
-        "energy_j": sum(row["energy_pj"] for row in rows) / 1e12,
+        **joules(happened, table),
+        "events": asdict(happened),
         "speedup_over_dense": (dense_cycles or cycles) / cycles,
         "compute_cycles": sum(row["compute_cycles"] for row in rows),
         "stall_cycles": sum(row["stall_cycles"] for row in rows),
@@ -115,6 +123,7 @@ def summarise(
         "config_hash": accelerator.config_hash(),
         "seed": None,
         "semantics": "nmsat",
+        "energy_table": f"{table.name} ({table.kind}) {table.config_hash()}",
         "options": {name: getattr(options, name) for name in Options.__dataclass_fields__},
     }
     return RunResult(meta, totals, rows)
@@ -155,7 +164,7 @@ def _row(step: StepTime, program: Program, accelerator: Accelerator) -> dict[str
         "utilization": step.useful_macs / cycles_available if cycles_available else 0.0,
         "dram_read_bytes": step.read_bytes,
         "dram_write_bytes": step.write_bytes,
-        "energy_pj": energy_pj(step, accelerator),
+        "energy_pj": 0.0,
         "order": Order(item["order"]).name.lower() if product else "",
         "chain": item["chain"],
         "busy_cycles": step.compute_cycles,

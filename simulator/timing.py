@@ -119,6 +119,8 @@ class Demand:
     vector_slots, weights, groups : int
         Element slots of the vector lanes, weights WUVE updates, groups SORE prunes.
     read_bytes, write_bytes : int
+    compares : int
+        Comparisons in SORE: all pairs of every group.
     """
 
     engine: str
@@ -127,6 +129,7 @@ class Demand:
     groups: int
     read_bytes: int
     write_bytes: int
+    compares: int = 0
 
 
 def demand(item: Descriptor, *, dram_overlap: bool = True) -> Demand:
@@ -145,21 +148,26 @@ def demand(item: Descriptor, *, dram_overlap: bool = True) -> Demand:
     gradient = item.flag(fmt.SWAPPED)  # its compressed copy goes through memory; weights go straight in
     read = 2 * elements if gradient else 0
     write = groups * Sparsity(keep, group).group_bytes if gradient else 0
-    return Demand("sore", 0, 0, groups, read, write)
+    return Demand("sore", 0, 0, groups, read, write, groups * _pairs(group))
+
+
+def _pairs(group: int) -> int:
+    return group * (group - 1) // 2
 
 
 def _update(item: Descriptor) -> Demand:
     """WUVE and SORE: reads g (on chip), w32, v32; writes w32, v32 and the copies."""
     weights = item["out_channels"] * item["taps"] * item["in_channels"]
     write = 8 * weights + (2 * weights if item.flag(fmt.OUT_FP32) else 0)
-    groups = 0
+    groups = compares = 0
     for stage in ("ff", "bp"):
         keep, group = item[f"{stage}_keep"], item[f"{stage}_group"]
         if keep:
             number = weights // group
             groups += number
+            compares += number * _pairs(group)
             write += number * Sparsity(keep, group).group_bytes
-    return Demand("wuve", 0, weights, groups, 8 * weights, write)
+    return Demand("wuve", 0, weights, groups, 8 * weights, write, compares)
 
 
 def _share(chain: list[StepTime], accelerator: Accelerator, options: Options) -> None:
@@ -190,20 +198,6 @@ def _share(chain: list[StepTime], accelerator: Accelerator, options: Options) ->
     for step in others:
         step.shown_cycles = min(step.cycles, computing)
         computing -= step.shown_cycles
-
-
-def energy_pj(step: StepTime, accelerator: Accelerator) -> float:
-    """Energy of a step, model: per-event coefficients of the accelerator file plus static power over its cycles."""
-    traffic = step.read_bytes + step.write_bytes
-    events = step.useful_macs * accelerator.mac_pj + traffic * accelerator.dram_pj_per_byte
-    events += traffic * accelerator.buffer_pj_per_byte
-    if step.item.kind in (Kind.VECTOR, Kind.HOST):
-        events += step.item["lane_cycles"] * accelerator.vector_pj
-    elif step.item.kind is Kind.UPDATE:
-        weights = step.item["out_channels"] * step.item["taps"] * step.item["in_channels"]
-        events += weights * accelerator.vector_pj
-    seconds = step.cycles / accelerator.clock_hz
-    return events + seconds * accelerator.static_watt * 1e12
 
 
 def stage_name(step: StepTime) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nmsat.dataflow import Options
 from nmsat.dataflow.schedule import DATAFLOWS
 from nmsat.models import Accelerator, Workload
+from nmsat.models.energy_table import BOUNDS, EnergyTable
 from nmsat.models.errors import NmsatError
 from nmsat.simulator import simulate
 from nmsat.simulator.explore import FIELDS, Designs, evaluate, kernels, skeleton_of
@@ -34,7 +35,8 @@ def check(name: str, designs: Designs, *, pregenerate: bool = True, forward_on_c
     group = int(designs.column("max_group")[0])
     skeleton = skeleton_of(workload, max_group=group, pregenerate=pregenerate, forward_on_chip=forward_on_chip, **step)
     figures = evaluate(skeleton, designs)
-    joules = energy_j(skeleton, figures, designs, BASE, {})
+    table = EnergyTable.load("vcu1525")
+    joules = {bound: energy_j(skeleton, figures, designs, table, {}, bound) for bound in BOUNDS}
     for index in range(len(designs)):
         row = dict(zip(FIELDS, designs.table[index].tolist(), strict=True))
         options = Options(
@@ -53,8 +55,11 @@ def check(name: str, designs: Designs, *, pregenerate: bool = True, forward_on_c
             continue
         assert figures.valid[index], row
         assert {key: int(getattr(figures, key)[index]) for key in INTEGERS} == {k: expected[k] for k in INTEGERS}, row
-        # sums of binary64 in another order
-        assert joules[index] == pytest.approx(expected["energy_j"], rel=1e-12)
+        assert figures.ws_macs[index] == expected["events"]["ws_macs"]
+        assert figures.buffer_bytes[index] == expected["events"]["buffer_bytes"]
+        # products of binary64 and integers, rounded in another order
+        found = [joules[bound][index] for bound in BOUNDS]
+        assert found == pytest.approx([expected[f"energy{name}_j"] for name in ("_low", "", "_high")], rel=1e-12)
     return int(figures.valid.sum())
 
 
@@ -173,5 +178,5 @@ def test_a_skeleton_serves_one_max_group():
 def test_unknown_energy_coefficient():
     skeleton = skeleton_of(Workload.load("digits-mlp"))
     designs = Designs.of(BASE, {})
-    with pytest.raises(NmsatError, match="joule: must be one of mac_pj"):
-        energy_j(skeleton, evaluate(skeleton, designs), designs, BASE, {"joule": 1.0})
+    with pytest.raises(NmsatError, match="joule: must be one of mac_os_pj"):
+        energy_j(skeleton, evaluate(skeleton, designs), designs, EnergyTable.load("vcu1525"), {"joule": 1.0})

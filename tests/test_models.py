@@ -139,7 +139,9 @@ def test_a_custom_network_round_trips_through_yaml(tmp_path):
 def test_schemas_are_current_and_accept_what_ships(name):
     text = schema_text(name)
     assert (ROOT / "docs/schemas" / name).read_text() == text
-    folder = {"accelerator": "accelerators", "core": "cores", "workload": "zoo"}[name.partition(".")[0]]
+    folder = {"accelerator": "accelerators", "core": "cores", "energy": "energy", "workload": "zoo"}[
+        name.partition(".")[0]
+    ]
     assert list((ROOT / "models" / folder).glob("*.yaml"))
     for path in (ROOT / "models" / folder).glob("*.yaml"):
         jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(text))

@@ -6,7 +6,7 @@ from numba import njit
 
 SLOTS = 40  # room for the candidates of a product: 4 dense groups x OS (2) and WS (4), and spare
 # columns of a candidate
-COMPUTE, BYTES, FIRST, READ, CANDIDATE_FIELDS = 0, 1, 2, 3, 4
+COMPUTE, BYTES, FIRST, READ, WS_MACS, BUFFER, CANDIDATE_FIELDS = 0, 1, 2, 3, 4, 5, 6
 
 
 @njit(cache=True, inline="always")
@@ -50,7 +50,7 @@ def _ws_cycles(rows, cols, la, lm, keep, tiles, m, rest_tiles, rest):  # type: i
 
 @njit(cache=True)
 def _candidates(design, work, found):  # type: ignore[no-untyped-def]
-    """Every mapping of a product on a design, in the scheduler's order, into ``found`` (SLOTS, 4); their number."""
+    """Every mapping of a product on a design, in the scheduler's order, into ``found`` (SLOTS, 6); their number."""
     rows, cols, la, lm, hop, max_keep, max_group = (
         design[0],
         design[1],
@@ -76,6 +76,7 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
     if not dense and (keep0 > max_keep or group0 > max_group):
         return 0
     number = 0
+    macs = m * n * count * kc * (1 if transposed else taps) * keep0 // group0
     n_fit = n2s // _ceil(b_total, n * count)
     n_chunk = n if n_fit >= n else n_fit // cols * cols
     row_bytes = _ceil(a_bytes * (taps if transposed else 1), m * count)
@@ -133,6 +134,11 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
                         if rest_tiles:
                             compute += rest_tiles * _ws_cycles(rows, cols, la, lm, keep, 1, rest, 0, 0)
                 compute += hop
+                if mode == 0:
+                    b_passes, c_passes = _ceil(m, tall), 1
+                else:
+                    b_passes, c_passes = chunks_m, _ceil(groups, rows)
+                streamed = m * groups * group * 2 * col_tiles + n * groups * b_group * b_passes + 8 * m * n * c_passes
                 a_pass = a_bytes * min(taps, chunks_m) if transposed else a_bytes + halo * (chunks_m - 1) * count
                 for order in range(2):
                     if order == 0:  # MN
@@ -145,9 +151,12 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
                     if a_fits:
                         a_reads = 1 if order == 0 or chunks_m == 1 else _ceil(n, chunk)
                     read = a_pass * a_reads
+                    b_read = b_total * (1 if b_fits else chunks_m)
+                    found[number, BUFFER] = streamed * count + read + b_read
+                    found[number, WS_MACS] = macs if mode else 0
                     if forwarded and a_reads == 1:
                         read -= a_bytes
-                    read += b_total * (1 if b_fits else chunks_m) + mask_bytes
+                    read += b_read + mask_bytes
                     found[number, COMPUTE] = compute
                     found[number, BYTES] = read + c_bytes
                     found[number, FIRST] = first

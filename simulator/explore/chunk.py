@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.accelerator import Accelerator
+from ...models.energy_table import EVENTS, EnergyTable
 from ...models.errors import NmsatError
 from ...models.workload import Workload
 from .designs import FIELDS, Designs
-from .evaluate import ENERGY_FIELDS, energy_j, evaluate
+from .evaluate import energy_j, evaluate
 from .pareto import pareto_front
 from .rows import csv_rows
 from .skeleton import Skeleton, skeleton_of
-from .spec import BASELINE, FLOAT_FIGURES, INTEGER_FIGURES, LARGER_IS_BETTER, STEP_FIELDS, SweepSpec
+from .spec import BASELINE, ENERGY_FIGURES, FLOAT_FIGURES, INTEGER_FIGURES, LARGER_IS_BETTER, STEP_FIELDS, SweepSpec
 
 CHUNK_POINTS = 50_000
 _DEFAULTS: dict[str, Any] = {
@@ -178,10 +179,12 @@ def _add_group(
         elements = designs.column("rows") * designs.column("cols")
         figures["utilization"][where] = skeleton.useful_macs / (found.cycles * elements)
         figures["gflops_dense_equivalent"][where] = 2 * skeleton.macs / seconds / 1e9
-        coefficients = {
-            name: np.array(values[name], np.float64)[codes[name][where]] for name in ENERGY_FIELDS if name in values
+        known = {name: np.array(values[name], np.float64)[codes[name][where]] for name in EVENTS if name in values} | {
+            name: np.float64(spec.set[name]) for name in EVENTS if name in spec.set
         }
-        figures["energy_j"][where] = energy_j(skeleton, found, designs, base, coefficients)
+        table = EnergyTable.load(base.energy_table)
+        for name, bound in ENERGY_FIGURES.items():
+            figures[name][where] = energy_j(skeleton, found, designs, table, known, bound)
         if _wants_baseline(spec):
             dense = evaluate(_skeleton(step | {"method": "dense"}), designs)
             figures[BASELINE][where] = dense.cycles / found.cycles

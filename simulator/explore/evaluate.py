@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...models.accelerator import Accelerator
+from ...models.energy_table import EVENTS, Bound, EnergyTable, Events
 from ...models.errors import NmsatError
 from . import kernels
 from .designs import FIELDS, Designs
@@ -17,7 +17,6 @@ from .skeleton import Skeleton
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-ENERGY_FIELDS = ("mac_pj", "buffer_pj_per_byte", "dram_pj_per_byte", "vector_pj", "static_watt")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +30,8 @@ class Figures:
         The other figures are 0 there.
     cycles, compute_cycles, stall_cycles, vector_exposed_cycles, dram_read_bytes, dram_write_bytes : int64 (designs,)
         As ``RunResult.totals``, equal to the last digit.
+    ws_macs, buffer_bytes : int64 (designs,)
+        As ``RunResult.totals["events"]``.
     """
 
     valid: NDArray[np.bool_]
@@ -40,6 +41,8 @@ class Figures:
     vector_exposed_cycles: I64
     dram_read_bytes: I64
     dram_write_bytes: I64
+    ws_macs: I64
+    buffer_bytes: I64
 
 
 def evaluate(skeleton: Skeleton, designs: Designs) -> Figures:
@@ -89,6 +92,8 @@ _COLUMNS = {
     "dram_read_bytes": kernels.READ_BYTES,
     "dram_write_bytes": kernels.WRITE_BYTES,
     "vector_exposed_cycles": kernels.EXPOSED,
+    "ws_macs": kernels.WEIGHT_STATIONARY,
+    "buffer_bytes": kernels.BUFFERED,
 }
 
 
@@ -114,17 +119,32 @@ def _is_sorted(keys: I64) -> bool:
     return True
 
 
+def events(skeleton: Skeleton, figures: Figures, designs: Designs) -> Events:
+    """Events of every design's step, each an array: simulator.energy.events_of summed."""
+    return Events(
+        os_macs=skeleton.issued_macs - figures.ws_macs.astype(np.float64),
+        ws_macs=figures.ws_macs.astype(np.float64),
+        selected_macs=skeleton.selected_macs,
+        compares=skeleton.compares,
+        updated_weights=skeleton.updated_weights,
+        vector_slots=skeleton.vector_slots,
+        buffer_bytes=figures.buffer_bytes.astype(np.float64),
+        dram_bytes=(figures.dram_read_bytes + figures.dram_write_bytes).astype(np.float64),
+        seconds=figures.cycles / (designs.column("clock_mhz") * 1e6),
+    )
+
+
 def energy_j(
-    skeleton: Skeleton, figures: Figures, designs: Designs, base: Accelerator, coefficients: Mapping[str, ArrayLike]
+    skeleton: Skeleton,
+    figures: Figures,
+    designs: Designs,
+    table: EnergyTable,
+    known: Mapping[str, ArrayLike],
+    bound: Bound = "typical",
 ) -> F64:
-    """Joules a step, model: simulator.timing.energy_pj summed; ``coefficients`` override the base's."""
-    unknown = set(coefficients) - set(ENERGY_FIELDS)
-    if unknown:
-        raise NmsatError.rule("", min(unknown), f"one of {', '.join(ENERGY_FIELDS)}", min(unknown))
-    value = {name: np.asarray(coefficients.get(name, getattr(base, name)), np.float64) for name in ENERGY_FIELDS}
-    traffic = (figures.dram_read_bytes + figures.dram_write_bytes).astype(np.float64)
-    events = skeleton.useful_macs * value["mac_pj"]
-    events = events + traffic * (value["dram_pj_per_byte"] + value["buffer_pj_per_byte"])
-    events = events + (skeleton.vector_slots + skeleton.updated_weights) * value["vector_pj"]
-    seconds = figures.cycles / (designs.column("clock_mhz") * 1e6)
-    return np.where(figures.valid, (events + seconds * value["static_watt"] * 1e12) / 1e12, 0.0)
+    """Joules a step, model; ``known`` event energies take the place of the table's, one value or one a design."""
+    if unknown := set(known) - set(EVENTS):
+        raise NmsatError.rule("", min(unknown), f"one of {', '.join(EVENTS)}", min(unknown))
+    found = events(skeleton, figures, designs)
+    given = {name: np.asarray(value, np.float64) for name, value in known.items()}
+    return np.where(figures.valid, table.picojoules(found, bound, given) / 1e12, 0.0)

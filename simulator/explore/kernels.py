@@ -10,10 +10,10 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from .candidates import BYTES, CANDIDATE_FIELDS, COMPUTE, FIRST, READ, SLOTS, schedule
+from .candidates import BUFFER, BYTES, CANDIDATE_FIELDS, COMPUTE, FIRST, READ, SLOTS, WS_MACS, schedule
 
 # columns of the result
-CYCLES, COMPUTE_CYCLES, READ_BYTES, WRITE_BYTES, EXPOSED, VALID, RESULT_FIELDS = 0, 1, 2, 3, 4, 5, 6
+CYCLES, COMPUTE_CYCLES, READ_BYTES, WRITE_BYTES, EXPOSED, VALID, WEIGHT_STATIONARY, BUFFERED, RESULT_FIELDS = range(9)
 TOO_LARGE = 2
 BLOCK = 64  # designs side by side
 TWO_52 = 2.0**52  # integers below are exact in binary64, their products with a reciprocal right to one
@@ -73,11 +73,11 @@ def _contenders(packed, begin, end, overlap, clock, bandwidth, inverse, fast, sl
 
 @njit(cache=True)
 def _add_product(  # type: ignore[no-untyped-def]
-    packed, contenders, count, overlap, lanes, clock, bandwidth, inverse, cost, compute, read, moved
+    packed, contenders, count, overlap, lanes, clock, bandwidth, inverse, cost, compute, read, moved, chosen
 ):
     """The best of a product's contenders for every design of a block: least cost, then fewest bytes, then the first.
 
-    The inner loops have selects for branches, so that they run in vector registers.
+    ``chosen`` is its index. The inner loops have selects for branches, so that they run in vector registers.
     """
     for index in range(count):
         c = contenders[index]
@@ -94,6 +94,7 @@ def _add_product(  # type: ignore[no-untyped-def]
             compute[b] = busy if better else compute[b]
             read[b] = fetched if better else read[b]
             moved[b] = size if better else moved[b]
+            chosen[b] = c if better else chosen[b]
 
 
 @njit(cache=True)
@@ -154,7 +155,7 @@ def _exposed(overlap, lanes, base, size, same_size, busiest, serial, idle, clock
 def evaluate_designs(  # type: ignore[no-untyped-def]
     table, works, others, serial_read, products, product_ends, other_ends, repeats, arithmetic, result
 ):
-    """One row of ``result`` (designs, 6) for each row of ``table`` (designs, 19); both int64.
+    """One row of ``result`` (designs, 8) for each row of ``table`` (designs, 19); both int64.
 
     ``arithmetic`` is an array whose dtype is calculated in: binary64, and a design whose figures may reach 2^52 gets
     VALID = TOO_LARGE; or int64, which always holds them.
@@ -182,20 +183,22 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
     )
     by_engine = np.empty((3, BLOCK), kind)
     busiest, serial = np.empty((chains, BLOCK), kind), np.empty((chains, BLOCK), kind)
-    totals = np.empty((4, BLOCK), kind)
+    totals = np.empty((6, BLOCK), kind)
+    chosen = np.empty(BLOCK, np.int64)
     contenders = np.empty(SLOTS, np.int64)
-    written = 0
+    written = products_written = 0
     fetched = np.zeros(2, np.int64)  # by the steps beside the array: without and with overlap
     begin = start = 0
     for chain in range(chains):
         for position in range(begin, product_ends[chain]):
-            written += works[products[position], 13] * repeats[chain]
+            products_written += works[products[position], 13] * repeats[chain]
         for position in range(start, other_ends[chain]):
             written += others[position, 5] * repeats[chain]
             fetched[0] += serial_read[position] * repeats[chain]
             fetched[1] += others[position, 4] * repeats[chain]
         begin, start = product_ends[chain], other_ends[chain]
-    valid, largest = False, 0.0
+    written += products_written
+    valid, largest, most_events = False, 0.0, 0.0
     low = 0
     while low < len(table):
         # a block: designs that share everything a schedule depends on
@@ -208,7 +211,7 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
         if low == 0 or not _same(table, low, low - 1, 0, 13):
             valid = schedule(table[low], works, found, kept, packed, ends)
             if valid:
-                largest = _largest(packed, ends, products, product_ends, repeats)
+                largest, most_events = _largest(packed, ends, products, product_ends, repeats)
         result[low : low + lanes] = 0
         if not valid:
             low += lanes
@@ -237,7 +240,7 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
             if table[low + b, 16] * table[low + slow, 17] > table[low + slow, 16] * table[low + b, 17]:
                 slow = b
         totals[:] = 0
-        same_compute, same_read = zero, zero
+        same_compute, same_read, same_ws, same_buffer = zero, zero, zero, zero
         begin = start = 0
         for chain in range(chains):
             base[:] = 0
@@ -254,15 +257,20 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
                     same_size += packed[BYTES, c]
                     same_compute += repeats[chain] * packed[COMPUTE, c]
                     same_read += repeats[chain] * packed[READ, c]
+                    same_ws += repeats[chain] * packed[WS_MACS, c]
+                    same_buffer += repeats[chain] * packed[BUFFER, c]
                     continue
                 _add_product(
-                    packed, contenders, count, overlap, lanes, clock, bandwidth, inverse, cost, compute, read, moved
-                )
+                    packed, contenders, count, overlap, lanes, clock, bandwidth, inverse, cost, compute, read, moved,
+                    chosen,
+                )  # fmt: skip
                 for b in range(lanes):
                     base[b] += cost[b]
                     size[b] += moved[b]
                     totals[1, b] += repeats[chain] * compute[b]
                     totals[2, b] += repeats[chain] * read[b]
+                    totals[4, b] += repeats[chain] * packed[WS_MACS, chosen[b]]
+                    totals[5, b] += repeats[chain] * packed[BUFFER, chosen[b]]
             begin, end = product_ends[chain], other_ends[chain]
             exposed[:] = 0
             for position in range(start, end):
@@ -284,12 +292,15 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
                 totals[3, b] += repeats[chain] * exposed[b]
         for b in range(lanes):
             row = result[low + b]
-            if _in_binary64(zero) and (largest + 4.0 * (fetched[0] + written)) * table[low + b, 16] >= TWO_52:
+            bound = max((largest + 4.0 * (fetched[0] + written)) * table[low + b, 16], most_events)
+            if _in_binary64(zero) and bound >= TWO_52:
                 row[VALID] = TOO_LARGE
                 continue
             row[CYCLES], row[COMPUTE_CYCLES] = np.int64(totals[0, b]), np.int64(totals[1, b] + same_compute)
             row[READ_BYTES] = np.int64(totals[2, b] + same_read) + fetched[overlap]
             row[EXPOSED], row[WRITE_BYTES], row[VALID] = np.int64(totals[3, b]), written, 1
+            row[WEIGHT_STATIONARY] = np.int64(totals[4, b] + same_ws)
+            row[BUFFERED] = np.int64(totals[5, b] + same_buffer) + fetched[overlap] + written - products_written
         low += lanes
 
 
@@ -316,14 +327,16 @@ def _in_binary64_typed(number):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _largest(packed, ends, products, product_ends, repeats):  # type: ignore[no-untyped-def]
-    """A bound, in binary64, on the sum of any figure of the chains' products, bytes and cycles alike."""
-    bound, begin = 0.0, 0
+    """Bounds, in binary64, on sums over the chains' products: of bytes or cycles alike, and of events."""
+    bound, events, begin = 0.0, 0.0, 0
     for chain in range(len(repeats)):
         for position in range(begin, product_ends[chain]):
             w = products[position]
-            worst = 0.0
+            worst = most = 0.0
             for c in range(ends[w - 1] if w else 0, ends[w]):
                 worst = max(worst, float(packed[COMPUTE, c]) + float(packed[BYTES, c]) + float(packed[FIRST, c]))
+                most = max(most, float(packed[WS_MACS, c]), float(packed[BUFFER, c]))
             bound += repeats[chain] * worst
+            events += repeats[chain] * most
         begin = product_ends[chain]
-    return bound
+    return bound, events

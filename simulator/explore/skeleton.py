@@ -19,6 +19,7 @@ from ...dataflow.schedule import Options, Work, b_total_bytes
 from ...models.accelerator import Accelerator
 from ...models.sparsity import Sparsity
 from ...models.workload import Workload
+from ..energy import issued_macs
 from ..timing import Demand, demand
 
 I64 = NDArray[np.int64]
@@ -48,7 +49,7 @@ class Skeleton:
         Where each distinct chain's products and other steps end.
     repeats : int64 (H,)
         How often each distinct chain occurs.
-    macs, useful_macs, vector_slots, updated_weights : int
+    macs, useful_macs, issued_macs, selected_macs, vector_slots, updated_weights, compares : int
         Totals of the step that no design changes.
     dram_bytes : int
         Footprint.
@@ -67,8 +68,11 @@ class Skeleton:
     repeats: I64
     macs: int
     useful_macs: int
+    issued_macs: int
+    selected_macs: int
     vector_slots: int
     updated_weights: int
+    compares: int
     dram_bytes: int
     max_keep: int
     max_group: int
@@ -118,7 +122,7 @@ def _skeleton(
     )
     works: dict[Work, int] = {}
     chains: dict[tuple[tuple[int, ...], tuple[tuple[Demand, int], ...]], int] = {}
-    totals = dict.fromkeys(("macs", "useful", "slots", "weights"), 0)
+    totals = dict.fromkeys(("macs", "useful", "issued", "selected", "slots", "weights", "compares"), 0)
     for chain in _chains(program.descriptors):
         products: list[int] = []
         others: list[tuple[Demand, int]] = []
@@ -128,12 +132,15 @@ def _skeleton(
                 products.append(works.setdefault(work, len(works)))
                 macs = work.m * work.n * work.count * work.kc * (1 if work.transposed else work.taps) // item["block"]
                 totals["macs"] += macs
+                totals["issued"] += issued_macs(work)
+                totals["selected"] += 0 if work.pattern.is_dense else issued_macs(work)
                 totals["useful"] += macs if item["block"] > 1 else macs * work.pattern.keep // work.pattern.group
             else:
                 asks = demand(item)
                 others.append((asks, demand(item, dram_overlap=False).read_bytes))
                 totals["slots"] += asks.vector_slots
                 totals["weights"] += asks.weights
+                totals["compares"] += asks.compares
         key = tuple(products), tuple(others)
         chains[key] = chains.get(key, 0) + 1
     patterns = [work.pattern for work in works if not work.pattern.is_dense]
@@ -150,8 +157,11 @@ def _skeleton(
         repeats=np.array(list(chains.values()), np.int64),
         macs=totals["macs"],
         useful_macs=totals["useful"],
+        issued_macs=totals["issued"],
+        selected_macs=totals["selected"],
         vector_slots=totals["slots"],
         updated_weights=totals["weights"],
+        compares=totals["compares"],
         dram_bytes=program.dram_bytes,
         max_keep=max((pattern.keep for pattern in patterns), default=1),
         max_group=max((pattern.group for pattern in patterns), default=1),

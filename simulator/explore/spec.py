@@ -12,19 +12,20 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ...models.accelerator import Accelerator
+from ...models.energy_table import EVENTS, Bound
 from ...models.errors import NmsatError
 from ...models.yaml_io import read_yaml, validate
 from .designs import FIELDS, Designs
-from .evaluate import ENERGY_FIELDS
 
 FORMAT = "nmsat-sweep/1"
 STEP_FIELDS = ("workload", "method", "sparsity", "batch", "mode", "pregenerate", "forward_on_chip")
-AXIS_FIELDS = (*STEP_FIELDS, *FIELDS, *ENERGY_FIELDS)  # slowest first, the order in which points are numbered
+AXIS_FIELDS = (*STEP_FIELDS, *FIELDS, *EVENTS)  # slowest first, the order in which points are numbered
 INTEGER_FIGURES = (
     "cycles", "compute_cycles", "stall_cycles", "vector_exposed_cycles", "dram_read_bytes", "dram_write_bytes",
     "dram_footprint_bytes",
 )  # fmt: skip
-FLOAT_FIGURES = ("seconds", "utilization", "gflops_dense_equivalent", "energy_j")
+ENERGY_FIGURES: dict[str, Bound] = {"energy_j": "typical", "energy_low_j": "low", "energy_high_j": "high"}
+FLOAT_FIGURES = ("seconds", "utilization", "gflops_dense_equivalent", *ENERGY_FIGURES)
 BASELINE = "speedup_over_dense"  # evaluates every design a second time, so only where the file names it
 FIGURES = (*INTEGER_FIGURES, *FLOAT_FIGURES, BASELINE)
 LARGER_IS_BETTER = frozenset({"utilization", "gflops_dense_equivalent", BASELINE})
@@ -98,6 +99,11 @@ class Sample(BaseModel, frozen=True):
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
 
+def _check_energy(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
+        raise NmsatError.rule("", name, "a number from 0 to 1e6", value)
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -169,7 +175,7 @@ class SweepSpec(BaseModel, frozen=True):
         for name in AXIS_FIELDS:
             axis = self.axes.get(name)
             if isinstance(axis, Range):
-                found[name] = axis.values(whole=name not in ENERGY_FIELDS)
+                found[name] = axis.values(whole=name not in EVENTS)
             elif axis is not None:
                 found[name] = list(axis)
         return found
@@ -196,11 +202,11 @@ class SweepSpec(BaseModel, frozen=True):
         shared = {key: value for key, value in self.set.items() if key in Accelerator.model_fields}
         base = base.replace(**shared)
         values = self.values()
-        for name in (*FIELDS, *ENERGY_FIELDS):
+        for name in (*FIELDS, *EVENTS):
             given = [*values.get(name, []), *([self.set[name]] if name in self.set else [])]
-            if name in ENERGY_FIELDS:
+            if name in EVENTS:
                 for value in given:
-                    base.replace(**{name: float(value)})
+                    _check_energy(name, value)
             elif given and name not in ("max_keep", "max_group"):
                 Designs.of(base, {name: np.array(given)})
         keep, group = min(values.get("max_keep", [base.max_keep])), max(values.get("max_group", [base.max_group]))
