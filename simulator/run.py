@@ -89,7 +89,7 @@ def summarise(
     """Time a program and gather rows and totals; ``dense_cycles`` None: the program is its own baseline."""
     steps = time_program(program, accelerator, options)
     events, table = [events_of(step, accelerator) for step in steps], table_of(accelerator)
-    rows = tuple(
+    rows: tuple[dict[str, Any], ...] = tuple(
         _row(step, program, accelerator) | {"energy_pj": float(table.picojoules(item))}
         for step, item in zip(steps, events, strict=True)
     )
