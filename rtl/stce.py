@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..models.accelerator import Accelerator
-from .arithmetic.fp16_multiplier import OPERAND_BITS, normalise_operand
+from .arithmetic.fp16_multiplier import normalise_operand
+from .arithmetic.fp32_adder import SUM_BITS
 from .array_parameters import ArrayParameters
 from .column_foot import ColumnFoot, FootSequencer, foot_layout
 from .emit import place
-from .sequencer import Sequencer, command_layout, operation_layout, store_layout
-from .uspe import Uspe, address_bits, control_layout, weight_layout
+from .row import Row
+from .sequencer import Sequencer, command_layout
+from .uspe import address_bits, weight_layout
 
 
 def lanes(width: int, count: int) -> wiring.Signature:
@@ -27,106 +29,6 @@ def lanes(width: int, count: int) -> wiring.Signature:
     Each lane keeps the rules of ``amaranth.lib.stream`` by itself.
     """
     return wiring.Signature({"payload": Out(width * count), "valid": Out(count), "ready": In(count)})
-
-
-def _late(m: Module, value: Any, cycles: int, name: str) -> Value:
-    found = Value.cast(value)
-    for stage in range(cycles):
-        register = Signal(len(found), name=f"{name}{stage}")
-        m.d.sync += register.eq(found)
-        found = register
-    return found
-
-
-class RowEdge(wiring.Component):
-    """West edge of a row: delays the micro-operation to the next row, assembles the element's control word.
-
-    The operation reaches the next row 1 cycle later in OS, La in WS; weight words 1 cycle later in both.
-
-    Ports
-    -----
-    en, ws : in, 1
-    number : in
-        This row.
-    operation_i, operation_o, store_i, store_o : in and out
-        See :mod:`.sequencer`.
-    load, load_at : in
-        Drain chains load, the same cycle in all rows.
-    payload : in, 16 * max_group
-        Activations, binary16.
-    need, take : out, 1
-        The activations are needed now; this is the last cycle in which they are.
-    group : out
-        The activations as operands.
-    control : out
-        For the row's first element.
-    arrive, lane0, first : out, 1
-        Operation's share of the column foot, when the sum of this row, were it the last, is at the foot.
-    """
-
-    en: Signal
-    ws: Signal
-    number: Signal
-    operation_i: Any
-    operation_o: Any
-    store_i: Any
-    store_o: Any
-    load: Signal
-    load_at: Signal
-    payload: Signal
-    need: Signal
-    take: Signal
-    group: Signal
-    control: Any
-    arrive: Signal
-    lane0: Signal
-    first: Signal
-
-    def __init__(self, *, parameters: ArrayParameters) -> None:
-        self.parameters = p = parameters
-        operation, store = operation_layout(p), store_layout(p)
-        super().__init__(
-            {
-                "en": In(1), "ws": In(1), "number": In(address_bits(p.rows)),
-                "operation_i": In(operation), "operation_o": Out(operation),
-                "store_i": In(store), "store_o": Out(store),
-                "load": In(1), "load_at": In(address_bits(p.max_interleave)),
-                "payload": In(16 * p.max_group), "need": Out(1), "take": Out(1),
-                "group": Out(OPERAND_BITS * p.max_group),
-                "control": Out(control_layout(p.weight_depth, p.sum_depth + 1, p.max_interleave)),
-                "arrive": Out(1), "lane0": Out(1), "first": Out(1),
-            }
-        )  # fmt: skip
-
-    def elaborate(self, platform: Any) -> Module:
-        """Delays and normalisers."""
-        m = Module()
-        p, op, control = self.parameters, self.operation_i, self.control
-        La, Lm = p.adder_latency, p.multiplier_latency
-        hops = [op.as_value()]
-        for stage in range(La):
-            hops.append(Signal(len(op.as_value()), name=f"hop{stage}"))
-            m.d.sync += hops[-1].eq(hops[-2])
-        m.d.comb += self.operation_o.eq(Mux(self.ws, hops[La], hops[1]))
-        m.d.sync += self.store_o.eq(self.store_i)
-        words = [self.payload.word_select(place, 16) for place in range(p.max_group)]
-        m.d.comb += [
-            self.need.eq(op.need), self.take.eq(op.take),
-            self.group.eq(Cat(normalise_operand(m, word, f"a{place}") for place, word in enumerate(words))),
-            control.store.eq(self.store_i.valid & (self.store_i.all | (self.store_i.row == self.number))),
-            control.store_at.eq(self.store_i.store_at), control.weight.eq(op.weight),
-            control.load.eq(self.load), control.load_at.eq(self.load_at),
-        ]  # fmt: skip
-        add_width = len(op.left) + len(op.right) + 1
-        added = _late(m, Cat(op.left, op.right, op.fold), Lm - 1, "add")
-        written = _late(m, Cat(op.write, op.write_at, op.finish, op.finish_at), Lm + La - 2, "write")
-        at_foot = _late(m, Cat(op.lane, op.lane0, op.first), Lm + La, "foot")
-        m.d.comb += [
-            Cat(control.left, control.right, control.fold).eq(added[0:add_width]),
-            Cat(control.write, control.write_at, control.finish, control.finish_at).eq(written),
-            Cat(self.arrive, self.lane0, self.first).eq(at_foot),
-        ]
-        return EnableInserter(self.en)(m)
 
 
 class ColumnHead(wiring.Component):
@@ -240,7 +142,6 @@ class Stce(wiring.Component):
         en = Signal()
         sequencer: Any = place(m, platform, "sequencer", Sequencer, parameters=p)
         feet: Any = place(m, platform, "feet", FootSequencer, parameters=p)
-        ws = sequencer.ws
         m.d.comb += [
             sequencer.en.eq(en), sequencer.command.eq(self.command.payload),
             sequencer.command_valid.eq(self.command.valid), self.command.ready.eq(sequencer.command_take & en),
@@ -248,17 +149,15 @@ class Stce(wiring.Component):
             feet.en.eq(en), feet.keep.eq(sequencer.keep),
             feet.drained.eq(sequencer.drained), feet.last.eq(sequencer.drain_last),
         ]  # fmt: skip
-        edges = self._rows(m, platform, en, sequencer)
         heads = self._heads(m, platform, en, sequencer)
-        bottom = self._elements(m, platform, en, ws, edges, heads)
+        rows = self._rows(m, platform, en, sequencer, Cat(Value.cast(head.word) for head in heads))
+        last = rows[-1]
         m.d.comb += [
-            feet.arrive.eq(edges[-1].arrive & ws),
-            feet.lane0.eq(edges[-1].lane0),
-            feet.first.eq(edges[-1].first),
-        ]
-        foot_need, foot_valid = self._feet(m, platform, en, feet, sequencer, bottom)
+            feet.arrive.eq(last.arrive & sequencer.ws), feet.lane0.eq(last.lane0), feet.first.eq(last.first),
+        ]  # fmt: skip
+        foot_need, foot_valid = self._feet(m, platform, en, feet, sequencer, last.c_o)
 
-        need = Cat(edge.need for edge in edges), Cat(head.need_i for head in heads), foot_need
+        need = Cat(row.need for row in rows), Cat(head.need_i for head in heads), foot_need
         have = self.west.valid, self.north.valid, self.partial.valid
         fed = Signal()
         m.d.comb += fed.eq(~Cat(n & ~h for n, h in zip(need, have, strict=True)).any())
@@ -266,27 +165,29 @@ class Stce(wiring.Component):
         m.d.comb += [
             self.south.valid.eq(foot_valid & ~sent),
             en.eq(fed & ~(foot_valid & ~sent & ~self.south.ready).any()),
-            self.west.ready.eq(Cat(edge.take for edge in edges) & en.replicate(p.rows)),
+            self.west.ready.eq(Cat(row.take for row in rows) & en.replicate(p.rows)),
             self.north.ready.eq(need[1] & en.replicate(p.cols)),
             self.partial.ready.eq(need[2] & en.replicate(p.cols)),
         ]
         m.d.sync += sent.eq(Mux(en, 0, sent | (self.south.valid & self.south.ready)))
         return m
 
-    def _rows(self, m: Module, platform: Any, en: Signal, sequencer: Any) -> list[Any]:
+    def _rows(self, m: Module, platform: Any, en: Signal, sequencer: Any, words: Value) -> list[Any]:
         p = self.parameters
-        edges: list[Any] = []
+        rows: list[Any] = []
         for r in range(p.rows):
-            edge: Any = place(m, platform, f"row{r}", RowEdge, parameters=p)
+            row: Any = place(m, platform, f"row{r}", Row, parameters=p)
+            above = rows[-1] if r else None
             m.d.comb += [
-                edge.en.eq(en), edge.ws.eq(sequencer.ws), edge.number.eq(r),
-                edge.operation_i.eq(edges[-1].operation_o if r else sequencer.operation),
-                edge.store_i.eq(edges[-1].store_o if r else sequencer.store),
-                edge.load.eq(sequencer.load), edge.load_at.eq(sequencer.load_at),
-                edge.payload.eq(self.west.payload.word_select(r, 16 * p.max_group)),
+                row.en.eq(en), row.ws.eq(sequencer.ws), row.number.eq(r),
+                row.operation_i.eq(sequencer.operation if above is None else above.operation_o),
+                row.store_i.eq(sequencer.store if above is None else above.store_o),
+                row.load.eq(sequencer.load), row.load_at.eq(sequencer.load_at),
+                row.payload.eq(self.west.payload.word_select(r, 16 * p.max_group)),
+                row.b_i.eq(words if above is None else above.b_o), row.c_i.eq(0 if above is None else above.c_o),
             ]  # fmt: skip
-            edges.append(edge)
-        return edges
+            rows.append(row)
+        return rows
 
     def _heads(self, m: Module, platform: Any, en: Signal, sequencer: Any) -> list[Any]:
         p = self.parameters
@@ -302,36 +203,16 @@ class Stce(wiring.Component):
             heads.append(head)
         return heads
 
-    def _elements(
-        self, m: Module, platform: Any, en: Signal, ws: Signal, edges: list[Any], heads: list[Any]
-    ) -> list[Any]:
-        p = self.parameters
-        above: list[Any] = []
-        for r in range(p.rows):
-            row: list[Any] = []
-            for c in range(p.cols):
-                element: Any = place(m, platform, f"uspe_{r}_{c}", Uspe, **p.element())
-                west = row[-1] if c else None
-                m.d.comb += [
-                    element.en.eq(en), element.ws.eq(ws),
-                    element.a_i.eq(west.a_o if west is not None else edges[r].group),
-                    element.control_i.eq(west.control_o if west is not None else edges[r].control),
-                    element.b_i.eq(above[c].b_o if r else heads[c].word),
-                    element.c_i.eq(above[c].c_o if r else 0),
-                ]  # fmt: skip
-                row.append(element)
-            above = row
-        return above
-
     def _feet(
-        self, m: Module, platform: Any, en: Signal, feet: Any, sequencer: Any, bottom: list[Any]
+        self, m: Module, platform: Any, en: Signal, feet: Any, sequencer: Any, bottom: Value
     ) -> tuple[Value, Value]:
         p = self.parameters
         control, needs, valids, outputs = feet.control, [], [], []
         for c in range(p.cols):
             foot: Any = place(m, platform, f"foot{c}", ColumnFoot, parameters=p)
             m.d.comb += [
-                foot.en.eq(en), foot.ws.eq(sequencer.ws), foot.control_i.eq(control), foot.word.eq(bottom[c].c_o),
+                foot.en.eq(en), foot.ws.eq(sequencer.ws), foot.control_i.eq(control),
+                foot.word.eq(bottom.word_select(c, SUM_BITS)),
                 foot.partial.eq(self.partial.payload.word_select(c, 32)),
             ]  # fmt: skip
             if c == p.cols - 1:
