@@ -209,8 +209,7 @@ def _ports_of(signature: wiring.Signature, interface: Any, prefix: str = "") -> 
         if member.is_port:
             found.append((prefix + name, member.flow == wiring.In, _value(value)))
         else:
-            inner = member.signature if member.flow == wiring.Out else member.signature.flip()
-            found += _ports_of(inner, value, f"{prefix}{name}__")
+            found += _ports_of(member.signature, value, f"{prefix}{name}__")
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
@@ -89,6 +89,40 @@ def test_one_module_a_type_and_its_count():
         "row": 1, "pair": 5, "adder": 5, "pair_inverter": 5, "pair_2": 1, "adder_2": 1, "pair_2_inverter": 1,
     }  # fmt: skip
     assert sorted(re.findall(r"^module \\(\S+)", emitted.rtlil, re.M)) == sorted(emitted.instances)
+
+
+class Gate(wiring.Component):
+    """A word passes when the next one is ready: streams in both directions."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [self.o.payload.eq(self.i.payload), self.o.valid.eq(self.i.valid), self.i.ready.eq(self.o.ready)]
+        return m
+
+
+class Gates(wiring.Component):
+    """A placed gate whose input nobody drives."""
+
+    def __init__(self):
+        super().__init__({"o": Out(stream.Signature(8))})
+
+    def elaborate(self, platform):
+        m = Module()
+        gate = place(m, platform, "gate", Gate, width=8)
+        m.d.comb += [self.o.payload.eq(gate.o.payload), self.o.valid.eq(gate.o.valid), gate.o.ready.eq(self.o.ready)]
+        return m
+
+
+def test_streams_of_placed_elements_keep_their_directions():
+    """An element's ports are driven by who owns them: ready of an input stream comes out of the element."""
+    text = Emission().emit(Gates(), "gates").rtlil
+    cell = text[text.index("cell \\gate") :]
+    assert "connect \\i__payload 8'00000000\n" in cell  # an input that nobody drives is a constant
+    assert re.search(r"connect \\i__ready (\$|\\)", cell)  # an output drives a wire
+    assert verilog(Gates(), "gates").text
 
 
 def test_ports_of_the_outermost_module():
