@@ -34,20 +34,31 @@ def _predict(args: argparse.Namespace) -> int:
     from ..dataflow.kernels.presets import preset
     from ..dataflow.kernels.samples import checked_shape
     from ..models.core import Core
+    from ..models.errors import MissingToolError
     from ..simulator.kernels.predict import arm_form, predict_shape
 
     kernel, shape = preset(args.kernel), checked_shape(args.shape)
     rows = []
+    absent: list[str] = []
     for name in args.core or Core.names():
         core = Core.load(name)
         form = kernel if core.isa == "x86-64" else arm_form(kernel)
-        rows.append(predict_shape(core, form, shape, args.sparsity, args.seed).to_dict() | {"kernel": args.kernel})
+        try:
+            found = predict_shape(core, form, shape, args.sparsity, args.seed)
+        except MissingToolError as error:
+            if args.core:
+                raise
+            absent.append(f"{name}: left out; {error}")
+            continue
+        rows.append(found.to_dict() | {"kernel": args.kernel})
     if args.json:
         write(args.json, json.dumps(rows, indent=1) + "\n")
     if not (args.json == "-" or args.quiet):
         for row in rows:
             memory = f"{100 * row['memory_cycles'] / row['cycles']:.0f} % memory"
             show(
-                f"{row['core']:14} {row['kernel']}: {row['cycles']:,} cycles (model), bound by {row['bound']}, {memory}"
+                f"{row['core']:17} {row['kernel']}: {row['cycles']:,} cycles (model), bound by {row['bound']}, {memory}"
             )
+        for line in absent:
+            show(line)
     return 0

@@ -15,7 +15,7 @@ from .yaml_io import named_file, names_in, read_yaml, validate
 _FOLDER = Path(__file__).parent / "cores"
 
 Isa = Literal["aarch64", "x86-64"]
-Engine = Literal["none", "wasmtime"]
+Engine = Literal["none", "wasmtime", "v8"]
 
 
 def _tuple(value: object) -> object:
@@ -90,6 +90,10 @@ class Core(BaseModel, frozen=True):
     issue_width: Count = Field(description="micro-ops issued a cycle")
     window: Count = Field(description="instructions in flight; 1 for an in-order core")
     mispredict_cycles: Count
+    learned_branches: Count | None = Field(
+        default=None,
+        description="loop branches of one pass over a panel whose exits the predictor learns when passes repeat",
+    )
     store_forward_cycles: Count = Field(description="from a store's data to a load of the same address")
     split_load_cycles: Amount = Field(description="load slots lost when a vector load crosses a line")
     call_cycles: Amount = Field(description="fixed cost of a panel's call")
@@ -109,7 +113,7 @@ class Core(BaseModel, frozen=True):
         if sizes != sorted(set(sizes)):
             raise ValueError(f"caches: must grow from level to level, not {sizes}")
         if (self.isa == "aarch64") != (self.engine == "none"):
-            raise ValueError(f"engine: must be none for aarch64 and wasmtime for x86-64, not {self.engine!r}")
+            raise ValueError(f"engine: must be none for aarch64, wasmtime or v8 for x86-64, not {self.engine!r}")
         return self
 
     def cited(self) -> list[tuple[str, str]]:

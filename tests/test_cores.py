@@ -58,7 +58,7 @@ def changed(tmp_path, **changes):
             r"issue_width: must name one of sources \(llvm, .*\), not 'rumour'",
         ),
         ({"caches": []}, r"caches: must .*"),
-        ({"isa": "x86-64"}, r"engine: must be none for aarch64 and wasmtime for x86-64, not 'none'"),
+        ({"isa": "x86-64"}, r"engine: must be none for aarch64, wasmtime or v8 for x86-64, not 'none'"),
         ({"colour": 1}, r"colour: must be a known key"),
     ],
 )

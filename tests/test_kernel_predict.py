@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from nmsat.models.core import Core
 from nmsat.reports import kernel_phone
 from nmsat.simulator.kernels.footprint import footprint, missing, row_lines
 from nmsat.simulator.kernels.network import Pruning, simulate_core
-from nmsat.simulator.kernels.predict import exit_misses, predict, predict_shape, sample
+from nmsat.simulator.kernels.predict import exit_misses, predict, predict_shape, sample, unlearned
+from nmsat.simulator.kernels.processor import processor_core
 from nmsat.simulator.kernels.row_streams import loop_cycles, section_cycles
 from nmsat.simulator.kernels.tile_choice import candidates, choose
+from nmsat.simulator.kernels.v8_code import function_code
 from nmsat.simulator.kernels.x86_code import panel_code
 
 A72, A73, ZEN = (Core.load(name) for name in ("cortex-a72", "cortex-a73", "wasm-zen3"))
@@ -61,6 +64,67 @@ def test_wasm_code_of_every_preset_is_read(name):
     stored = sum(x.op == "vector_store" for x in code.tail)
     assert stored == kernel.accumulators
     assert loop_cycles(ZEN, code) >= multiplies / 2  # two pipes
+
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="apt-get install nodejs")
+
+
+@needs_node
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_v8_code_of_every_preset_is_read(name):
+    """V8 unrolls small loops once more, checks the stack in each, and folds no load into a multiply-add."""
+    kernel = preset(name)
+    code = panel_code(kernel, kernel.nr, cut(kernel.mr, kernel.vectors)[0], "v8")
+    multiplies = sum(x.op.startswith(("fma", "multiply")) for x in code.loops[-1])
+    blocks = kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)
+    assert multiplies == kernel.accumulators * blocks * code.repeats
+    assert sum(x.op == "vector_store" for x in code.tail) == kernel.accumulators
+    ends = [i for i, x in enumerate(code.loops[-1]) if x.op == "branch"]
+    assert sum(x.exits for x in code.loops[-1]) == 1
+    assert code.loops[-1][ends[-1]].exits
+    assert len(ends) % code.repeats == 0  # a stack check is no end of a block
+
+
+@needs_node
+def test_what_v8_records_of_a_function():
+    body = "(param i32) (result i32) (i32.add (local.get 0) (i32.const 7))"
+    code = function_code(f'(module (func $odd.name {body}) (export "f" (func $odd.name)))', "odd.name")
+    assert code[:1] == b"\x55"  # push rbp
+    with pytest.raises(NmsatError, match=r"node: code: must be recorded for other; Node.js 20 on Linux does, not"):
+        function_code(f'(module (func $odd.name {body}) (export "f" (func $odd.name)))', "other")
+
+
+@needs_node
+def test_v8_and_wasmtime_differ_and_both_are_predicted():
+    shape = (196, 64, 128)
+    found = [predict_shape(Core.load(f"{e}-redwood-cove"), TILE, shape, 0.9).cycles for e in ("wasm", "v8")]
+    assert found[1] < found[0]  # V8 loads the weight with one instruction, wasmtime moves it through three
+
+
+@pytest.mark.parametrize(("branches", "share"), [(0, 0.0), (350, 0.0), (700, 0.5), (1050, 1.0), (9000, 1.0)])
+def test_exits_that_a_predictor_has_learned(branches, share):
+    core = Core.load("wasm-redwood-cove")
+    assert core.learned_branches is not None
+    assert core.learned_branches.value == 700
+    assert unlearned(core, np.array([branches], np.uint32)) == pytest.approx(share)
+    assert unlearned(A72, np.array([branches], np.uint32)) == 1  # no such figure: every exit counts
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "core"),
+    [
+        ("GenuineIntel", "fma avx512f amx_tile", "redwood-cove"),
+        ("GenuineIntel", "fma avx512f", ""),
+        ("AuthenticAMD", "fma vaes avx512f", "zen4"),
+        ("AuthenticAMD", "fma vaes", "zen3"),
+        ("AuthenticAMD", "fma", ""),
+        ("ARM", "", ""),
+    ],
+)
+def test_the_processor_s_core_file(vendor, flags, core):
+    assert processor_core(f"vendor_id\t: {vendor}\nflags\t\t: {flags}\n") == core
+    assert not core or {f"wasm-{core}"} <= set(Core.names())
+    assert processor_core("Processor : something else\n") == ""
 
 
 def test_a_spilled_sum_makes_its_loop_wait_for_store_forwarding():

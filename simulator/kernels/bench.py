@@ -6,6 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from .node import NodeInstance, find_node
 from .peers import F32, Timed, in_thread
 from .wasm import WasmInstance
 
+Key = TypeVar("Key")
 _SLICE_SECONDS = 0.002  # one timing: long against the clock's step, short against a neighbour's burst
 
 
@@ -105,8 +107,8 @@ def bench(
                 missing["node"] = str(error)
         if others:
             _add_peers(runs, missing, stack, weights, x)
-        chosen = _choose(runs, _fastest(runs, rounds))
-        best = _fastest(chosen, rounds)
+        chosen = _choose(runs, interleaved(runs, rounds))
+        best = interleaved(chosen, rounds)
     timings = []
     for (name, engine), seconds in best.items():
         work = 2e-9 / seconds
@@ -141,9 +143,10 @@ def _node(instance: NodeInstance, name: str) -> Timed:
     return lambda repeat: instance.run(repeat, name)
 
 
-def _fastest(runs: dict[tuple[str, str], Timed], rounds: int) -> dict[tuple[str, str], float]:
-    """Least CPU seconds a run of each candidate, in interleaved rounds."""
-    repeats, best = {}, {}
+def interleaved(runs: dict[Key, Timed], rounds: int) -> dict[Key, float]:
+    """Least CPU seconds a run of each candidate: ``rounds`` rounds, in each all of them in turn for about 2 ms."""
+    repeats: dict[Key, int] = {}
+    best: dict[Key, float] = {}
     for key, run in runs.items():
         run(1)
         once = max(run(1), 1e-6)

@@ -69,10 +69,10 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
     for section in packed.sections:
         vectors = section_vectors(kernel, section.height)
         copied = kernel.panels == "copied"
-        missed = exit_misses(section.counts)
+        missed = exit_misses(section.counts) * unlearned(core, section.counts)
         for panel, count in runs(cut(m, vectors)):
             code = row_code(core, kernel, section.height, panel)
-            cycles, held = section_cycles(core, code, section.counts, step, missed)
+            cycles, held = section_cycles(core, code, section.counts, step * code.repeats, missed)
             if copied:  # one load and one store a vector
                 cycles += packed.k * len(panel.starts) * max(1.0, split_loads(core, panel, m))
             else:
@@ -116,6 +116,16 @@ def exit_misses(counts: NDArray[np.integer]) -> float:
     return float(np.mean(np.diff(counts.astype(np.int64)) != 0)) if len(counts) > 1 else 0.0
 
 
+def unlearned(core: Core, counts: NDArray[np.integer]) -> float:
+    """Share of those exits that stay unpredicted although every panel repeats the same rows.
+
+    0 while a pass has at most half of the branches that the core's predictor learns, 1 from one and a half times on.
+    """
+    if core.learned_branches is None:
+        return 1.0
+    return float(np.clip(int(counts.sum()) / core.learned_branches.value - 0.5, 0, 1))
+
+
 def split_loads(core: Core, panel: Panel, m: int) -> float:
     """Expected cycles that a visit of a row loses to vector loads across cache lines."""
     if panel.lanes != LANES:
@@ -129,8 +139,8 @@ def split_loads(core: Core, panel: Panel, m: int) -> float:
 @lru_cache(maxsize=8192)
 def row_code(core: Core, kernel: Kernel, height: int, panel: Panel) -> RowCode:
     """Instruction streams of a panel's rows on a core."""
-    if core.engine == "wasmtime":
-        return panel_code(kernel, height, panel)
+    if core.engine != "none":
+        return panel_code(kernel, height, panel, core.engine)
     vectors = len(panel.starts)
     head, tail = row_text(kernel, height, vectors)
     loops = [loop_text(kernel, height, vectors)]

@@ -21,13 +21,14 @@ class RowCode:
     """Streams of one row block.
 
     ``loops`` is the loop over stored blocks, or the remainder's loop (one block an iteration) and the unrolled one;
-    ``between`` joins them.
+    ``between`` joins them. ``repeats`` is how often the compiler unrolled the written loop once more, exits included.
     """
 
     head: tuple[Instruction, ...]
     loops: tuple[tuple[Instruction, ...], ...]
     tail: tuple[Instruction, ...]
     between: tuple[tuple[Instruction, ...], ...] = ()
+    repeats: int = 1
 
 
 @lru_cache(maxsize=8192)
@@ -56,7 +57,7 @@ def _row_cycles(core: Core, code: RowCode, unroll: int, blocks: int, missed: boo
             last = missed and not rest and turn == turns - 1
             pipeline.run(main if last else _hit(main))
         if rest:
-            pipeline.run(_part(main, rest, missed))
+            pipeline.run(_part(main, rest, unroll, missed))
         pipeline.run(code.tail)
         ends.append(pipeline.finish)
     return (ends[-1] - ends[0]) / (_ROWS - 1)
@@ -69,10 +70,10 @@ def _hit(loop: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
 
 
 @lru_cache(maxsize=8192)
-def _part(loop: tuple[Instruction, ...], blocks: int, missed: bool) -> tuple[Instruction, ...]:
-    """An unrolled loop left at its exit behind ``blocks`` blocks."""
+def _part(loop: tuple[Instruction, ...], blocks: int, unroll: int, missed: bool) -> tuple[Instruction, ...]:
+    """A loop of ``unroll`` blocks left at its exit behind ``blocks`` blocks."""
     exits = [i for i, item in enumerate(loop) if item.op == "branch"]
-    end = exits[min(blocks, len(exits)) - 1]
+    end = exits[-(-blocks * len(exits) // unroll) - 1]
     return (*_hit(loop[:end]), Instruction("branch", (), loop[end].reads, exits=missed))
 
 

@@ -1,13 +1,14 @@
-"""The x86-64 code that wasmtime makes of a panel function, read into instruction streams (optional extra ``wasm``).
+"""The x86-64 code that a wasm engine makes of a panel function, read into instruction streams (optional extra ``wasm``).
 
 Register pressure, spills and the moves around a loop are the compiler's doing, so the code itself is read instead of
-guessed: compiling one panel function takes milliseconds and its streams are cached.
+guessed: compiling one panel function takes milliseconds (Node.js: a tenth of a second) and its streams are cached.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,15 +18,20 @@ from ...dataflow.kernels.wat import panel_function, panel_name
 from ...models.errors import MissingToolError, NmsatError
 from .pipeline import Instruction
 from .row_streams import RowCode
+from .v8_code import function_code
 
 _FUSED_JUMPS = frozenset({"cmp", "test", "sub", "add", "and", "dec", "inc"})
 _MOVES = {"movdqa", "movaps", "movapd", "vmovdqa", "vmovaps", "vmovapd"}
 _VECTOR_OPS = {
     "mulps": "multiply",
+    "mulss": "multiply",
     "addps": "add",
+    "addss": "add",
     "subps": "add",
     "maxps": "minmax",
     "minps": "minmax",
+    "maxss": "minmax",
+    "minss": "minmax",
     "pbroadcastd": "broadcast",
     "broadcastss": "broadcast",
     "shufps": "broadcast",
@@ -45,13 +51,13 @@ _VECTOR_OPS = {
 
 
 @lru_cache(maxsize=4096)
-def panel_code(kernel: Kernel, height: int, panel: Panel) -> RowCode:
-    """Streams of the wasmtime code of one panel function.
+def panel_code(kernel: Kernel, height: int, panel: Panel, engine: str = "wasmtime") -> RowCode:
+    """Streams of the code of one panel function, made by ``engine``: wasmtime or v8.
 
     Raises
     ------
     MissingToolError
-        If wasmtime or capstone is not installed.
+        If wasmtime or capstone, or for v8 Node.js, is not installed.
     NmsatError
         If the code has no loop over stored blocks or an instruction that the model does not know.
     """
@@ -64,9 +70,12 @@ def panel_code(kernel: Kernel, height: int, panel: Panel) -> RowCode:
         ) from None
     name = panel_name(kernel, height, panel)
     text = f'(module (memory 1 1)\n{panel_function(kernel, height, panel)}\n(export "f" (func ${name})))'
-    config = wasmtime.Config()
-    config.wasm_simd = config.wasm_relaxed_simd = True
-    code = _text_section(bytes(wasmtime.Module(wasmtime.Engine(config), text).serialize()))
+    if engine == "v8":
+        code = function_code(text, name)
+    else:
+        config = wasmtime.Config()
+        config.wasm_simd = config.wasm_relaxed_simd = True
+        code = _text_section(bytes(wasmtime.Module(wasmtime.Engine(config), text).serialize()))
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.detail = True
     found: list[Any] = []
@@ -74,7 +83,12 @@ def panel_code(kernel: Kernel, height: int, panel: Panel) -> RowCode:
         found.append(item)
         if item.mnemonic == "ret":
             break
-    return _split(found)
+    code = _split(found)
+    written = height * len(panel.starts) * kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)
+    multiplies = sum(x.op.startswith(("fma", "multiply")) for x in code.loops[-1])
+    if not multiplies or multiplies % written:
+        raise NmsatError.rule(engine, "code", f"a loop of a multiple of {written} multiplies", multiplies)
+    return replace(code, repeats=multiplies // written)
 
 
 def _text_section(elf: bytes) -> bytes:
@@ -96,20 +110,22 @@ def _split(code: list[Any]) -> RowCode:
     """Head, loops and tail of the row loop: the innermost loops that multiply, and the paths around them."""
     at = {item.address: i for i, item in enumerate(code)}
     back = [(at[_target(x)], i) for i, x in enumerate(code) if at.get(_target(x), len(code)) <= i]
-    multiplies = [i for i, x in enumerate(code) if "fmadd" in x.mnemonic or "mulps" in x.mnemonic]
+    multiplies = [
+        i for i, x in enumerate(code) if "fmadd" in x.mnemonic or "mulps" in x.mnemonic or "mulss" in x.mnemonic
+    ]
     spans = [(a, b) for a, b in back if any(a <= i <= b for i in multiplies)]
     inner = sorted(s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans))
     outer = [s for s in spans if s not in inner and all(s[0] <= i[0] and i[1] <= s[1] for i in inner)]
     if not inner or not outer:
-        raise NmsatError.rule("wasmtime", "code", "a loop over rows around a loop over blocks", len(code))
+        raise NmsatError.rule("wasm engine", "code", "a loop over rows around a loop over blocks", len(code))
     row = min(outer)
     paths, where = [], row[0]
     for first, last in inner:
         paths.append(_path(code, at, where, first))
         where = last
         if code[last].mnemonic == "jmp":  # rotated: the exit is in the middle
-            exits = [_target(x) for x in code[first:last] if x.mnemonic.startswith("j") and at[_target(x)] > last]
-            where = at[exits[0]]
+            targets = [at.get(_target(x), -1) for x in code[first:last] if x.mnemonic.startswith("j")]
+            where = next(target for target in targets if target > last)
         else:
             where += 1
     tail = [*_path(code, at, where, row[1]), code[row[1]]]
@@ -131,7 +147,7 @@ def _path(code: list[Any], at: dict[int, int], start: int, goal: int) -> list[An
                 seen[step] = i
                 queue.append(step)
     if goal not in seen:
-        raise NmsatError.rule("wasmtime", "code", "connected", f"{start} to {goal}")
+        raise NmsatError.rule("wasm engine", "code", "connected", f"{start} to {goal}")
     path, here = [], seen[goal]
     while here is not None:
         path.append(code[here])
@@ -143,8 +159,16 @@ def _stream(code: list[Any], last_exits: bool = False) -> tuple[Instruction, ...
     """Decode; a compare fuses with the jump behind it, which then waits for the compare's operands."""
     found: list[Instruction] = []
     compared: tuple[str, ...] = ()
+    checked = False  # the stack against its limit in memory: V8's jump behind it is never taken and ends no block
     for number, item in enumerate(code):
         follower = code[number + 1].mnemonic if number + 1 < len(code) else ""
+        if checked:
+            checked = False
+            continue
+        if item.op_str.startswith("rsp, ") and item.mnemonic == "cmp" and follower.startswith("j"):
+            checked = True
+            found.append(Instruction("alu_load", (), _names(item, item.regs_access()[0])))
+            continue
         if item.mnemonic in ("cmp", "test") and follower.startswith("j") and "ptr" not in item.op_str:
             compared = _names(item, item.regs_access()[0])
             continue
@@ -193,6 +217,8 @@ def _kind(op: str, memory: bool, stores: bool, vector: bool) -> str:
     """The core's operation for one mnemonic."""
     if stores:
         return "vector_store" if vector else "scalar_store"
+    if op == "nop":
+        return "move"  # an issue slot and nothing else
     if op == "jmp":
         return "jump"
     if op.startswith("j"):
