@@ -1,9 +1,10 @@
 """Tiles chosen by the cycle model against the best fixed ones, timed here: wasmtime and, where installed, Node.
 
 ``python benchmarks/tile_choice.py [ROUNDS] [TABLE.md]``. Every pointwise shape of three mobile networks, every tile
-that the model chooses among (``simulator/kernels/tile_choice.py``). Two rounds of timing: one finds the fastest tile, the other times it
-again beside the model's choice, so that a lucky reading does not count as speed. The bar: the model's tiles are at
-most 5 % slower than the best of all tiles, and than the one tile that would be best everywhere, in the geometric mean.
+that the model chooses among (``simulator/kernels/tile_choice.py``). Two rounds of timing: one finds the fastest tile,
+the other times it again beside the model's choice, so that a lucky reading does not count as speed. The bar: the
+model's tiles are at most 5 % slower, in the geometric mean, than the best tile of each shape and than the one tile
+that would be best everywhere.
 """
 
 import sys

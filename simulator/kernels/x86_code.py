@@ -1,4 +1,4 @@
-"""The x86-64 code that a wasm engine makes of a panel function, read into instruction streams (optional extra ``wasm``).
+"""The x86-64 code that a wasm engine makes of a panel function, read into instruction streams (extra ``wasm``).
 
 Register pressure, spills and the moves around a loop are the compiler's doing, so the code itself is read instead of
 guessed: compiling one panel function takes milliseconds (Node.js: a tenth of a second) and its streams are cached.
@@ -110,9 +110,7 @@ def _split(code: list[Any]) -> RowCode:
     """Head, loops and tail of the row loop: the innermost loops that multiply, and the paths around them."""
     at = {item.address: i for i, item in enumerate(code)}
     back = [(at[_target(x)], i) for i, x in enumerate(code) if at.get(_target(x), len(code)) <= i]
-    multiplies = [
-        i for i, x in enumerate(code) if "fmadd" in x.mnemonic or "mulps" in x.mnemonic or "mulss" in x.mnemonic
-    ]
+    multiplies = [i for i, x in enumerate(code) if re.search("fmadd|mulps|mulss", x.mnemonic)]
     spans = [(a, b) for a, b in back if any(a <= i <= b for i in multiplies)]
     inner = sorted(s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans))
     outer = [s for s in spans if s not in inner and all(s[0] <= i[0] and i[1] <= s[1] for i in inner)]
