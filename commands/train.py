@@ -33,6 +33,11 @@ def add(verbs: Any) -> None:
     parser.add_argument("--lr", type=float, default=0.05, metavar="R", help="first learning rate (default: 0.05)")
     parser.add_argument("--decay", metavar="WHICH", help="dropped weights that decay: ff, bp, union or none")
     parser.add_argument(
+        "--accumulator", choices=("fp32", "window"), default="fp32",
+        help="sums: binary32 in BLAS order, or the window accumulator's bits (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument("--window-lsb", type=int, default=33, metavar="L", help="of the window: 2^-L (default: 33)")
+    parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
@@ -44,7 +49,9 @@ def add(verbs: Any) -> None:
 def _train(args: argparse.Namespace) -> int:
     from ..models import Sparsity, Workload
     from ..models.pruning import RECIPES, make_recipe
+    from ..models.training import WindowProducts
     from ..models.training.trainer import DIGIT_TASKS, Settings
+    from ..models.window import MAX_TERMS_LOG2, Window
 
     if args.task not in DIGIT_TASKS:
         raise NmsatError.rule("", "TASK", f"one of {', '.join(DIGIT_TASKS)}", args.task)
@@ -54,10 +61,13 @@ def _train(args: argparse.Namespace) -> int:
     workload, pattern = Workload.load(args.task), Sparsity.parse(args.sparsity)
     for method in methods:  # refuse all bad input before the first run
         make_recipe(method, pattern, workload, decay=args.decay)
+    products = None
+    if args.accumulator == "window":
+        products = WindowProducts(Window(args.window_lsb, args.window_lsb + 17 + MAX_TERMS_LOG2))
     settings = Settings(epochs=args.epochs or EPOCHS[args.task], lr=args.lr, decay=args.decay)
     records = []
     for method in methods:
-        record, best = _runs(args, method, settings)
+        record, best = _runs(args, method, settings, products)
         records.append(record)
         if folder is not None:
             _save(folder if len(methods) == 1 else folder / method, workload, record, best, settings.batch)
@@ -66,7 +76,7 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _runs(args: argparse.Namespace, method: str, settings: Any) -> tuple[dict[str, Any], Any]:
+def _runs(args: argparse.Namespace, method: str, settings: Any, products: Any) -> tuple[dict[str, Any], Any]:
     """The record of one method's runs, and the run with the best accuracy (the first of equals)."""
     import numpy as np
 
@@ -76,7 +86,8 @@ def _runs(args: argparse.Namespace, method: str, settings: Any) -> tuple[dict[st
     runs = []
     for seed in range(args.seeds):
         shown = progress(f"{method} seed {seed}") if sys.stderr.isatty() and not quiet else iter
-        runs.append(train(args.task, method, args.sparsity, seed=seed, settings=settings, progress=shown))
+        how = {"seed": seed, "settings": settings, "products": products, "progress": shown}
+        runs.append(train(args.task, method, args.sparsity, **how))
     found = [run.accuracy for run in runs]
     spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
     sparsity = "dense" if method == "dense" else args.sparsity
@@ -91,6 +102,8 @@ def _runs(args: argparse.Namespace, method: str, settings: Any) -> tuple[dict[st
         "epochs": settings.epochs,
         "final_loss_mean": float(np.mean([run.losses[-1] for run in runs])),
         "flip_rate_last_epoch": float(np.mean([run.flips[-1] for run in runs])) if runs[0].flips else 0.0,
+        "accumulator": "fp32" if products is None else f"window, L = {products.window.lsb}",
+        "skipped_steps": [run.skipped for run in runs],
         "mask_overlap": float(np.mean([run.overlap for run in runs])),
     }
     if not quiet:

@@ -36,7 +36,7 @@ class ArrayShape:
     multiplier_latency: int
 
     def __post_init__(self) -> None:
-        _positive(
+        require_positive(
             rows=self.rows,
             cols=self.cols,
             adder_latency=self.adder_latency,
@@ -44,7 +44,8 @@ class ArrayShape:
         )
 
 
-def _positive(**arguments: int) -> None:
+def require_positive(**arguments: int) -> None:
+    """NmsatError unless every argument is at least 1."""
     for name, value in arguments.items():
         if value < 1:
             raise NmsatError.rule("array timing", name, "at least 1", value)
@@ -87,7 +88,7 @@ def os_cycles(shape: ArrayShape, keep: int, groups: int, interleave: int, tiles:
     NmsatError
         A size is below 1.
     """
-    _positive(keep=keep, groups=groups, interleave=interleave, tiles=tiles)
+    require_positive(keep=keep, groups=groups, interleave=interleave, tiles=tiles)
     folds, step = keep - 1, os_pass(shape, keep, interleave)
     first, later = _os_lengths(shape, keep, groups, interleave)
     if folds:
@@ -141,7 +142,7 @@ def ws_cycles(shape: ArrayShape, keep: int, runs: Sequence[tuple[int, int]]) -> 
     NmsatError
         There is no tile, or a tile streams no row.
     """
-    runs = _tiles_of(keep, runs)
+    runs = tiles_of(keep, runs)
     body = sum(tiles * ws_period(shape, keep, m) for tiles, m in runs)
     last = runs[-1][1]
     body -= ws_period(shape, keep, last) - last * keep  # nothing waits for the last tile's slack
@@ -152,11 +153,12 @@ def ws_cycles(shape: ArrayShape, keep: int, runs: Sequence[tuple[int, int]]) -> 
 
 def ws_cycles_serial(shape: ArrayShape, keep: int, runs: Sequence[tuple[int, int]]) -> int:
     """The same without overlap: every tile pays its own load, fill and drain."""
-    return sum(tiles * ws_cycles(shape, keep, [(1, m)]) for tiles, m in _tiles_of(keep, runs))
+    return sum(tiles * ws_cycles(shape, keep, [(1, m)]) for tiles, m in tiles_of(keep, runs))
 
 
-def _tiles_of(keep: int, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    _positive(keep=keep)
+def tiles_of(keep: int, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs of WS tiles without the empty ones; NmsatError unless there is a tile and every tile has a row."""
+    require_positive(keep=keep)
     found = [(tiles, m) for tiles, m in runs if tiles]
     if not found or any(tiles < 0 or m < 1 for tiles, m in found):
         raise NmsatError.rule("array timing", "runs", "at least one tile of at least one row", runs)

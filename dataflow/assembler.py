@@ -17,7 +17,7 @@ from .lowering import Product, Prune, Step, Update, VectorPass
 from .memory_map import MemoryMap
 from .operands import operands
 from .program import Descriptor, Kind, Mode, Program, Stage, descriptor
-from .schedule import Mapping, Options, Work, best_mapping
+from .schedule import Mapping, Options, Work, best_mapping, os_segment
 
 
 @dataclass
@@ -122,8 +122,8 @@ class Assembler:
             **({"inner": item.count} | fields),
         )
         work = work_of(base, self.accelerator)
-        mapping, _ = best_mapping(self.accelerator, work, self.options)
-        return _with_mapping(base, mapping, self.accelerator.rows)
+        mapping, found = best_mapping(self.accelerator, work, self.options)
+        return _with_mapping(base, mapping, self.accelerator, found.groups)
 
     def _feeds(self, step: VectorPass, item: Product) -> bool:
         """True when the product reads what the pass writes."""
@@ -264,7 +264,9 @@ class Assembler:
         )
 
 
-def _with_mapping(base: Descriptor, mapping: Mapping, rows: int) -> Descriptor:
+def _with_mapping(base: Descriptor, mapping: Mapping, accelerator: Accelerator, groups: int) -> Descriptor:
+    segment = os_segment(accelerator, mapping.keep, groups)
+    spilled = segment if segment < groups else 0
     flags = base["flags"] | program.A_RESIDENT * mapping.a_resident | program.B_RESIDENT * mapping.b_resident
     chosen = {
         "mode": int(mapping.mode),
@@ -272,7 +274,8 @@ def _with_mapping(base: Descriptor, mapping: Mapping, rows: int) -> Descriptor:
         "keep": mapping.keep,
         "group": mapping.group,
         "interleave": mapping.interleave,
-        "k_tile": rows if mapping.mode is Mode.WS else 0,
+        "k_tile": accelerator.rows if mapping.mode is Mode.WS else spilled,
+        "window_lsb": accelerator.window.lsb if accelerator.window else 0,
         "m_chunk": mapping.m_chunk,
         "n_chunk": mapping.n_chunk,
         "flags": flags,

@@ -94,8 +94,12 @@ PRODUCT: list[tuple[Any, ...]] = [
     ("group", "u1"),
     ("interleave", "u1"),
     ("block", "u1"),
-    ("_pad", "u1", (2,)),
-    ("k_tile", "<u4"),  # groups of a k-tile in WS, 0 in OS: an output's sum is cut there
+    ("window_lsb", "u1"),  # L of the window accumulator; 0: binary32 sums
+    ("_pad", "u1"),
+    (
+        "k_tile",
+        "<u4",
+    ),  # groups of a k-tile in WS, 0 in OS: an output's sum is cut there; OS with a window: see section 11
     ("m_chunk", "<u4"),
     ("n_chunk", "<u4"),
     # the mapped operand (A; B if SWAPPED) by implicit im2col: input row of output row y and tap t is

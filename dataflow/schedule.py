@@ -13,7 +13,9 @@ from functools import lru_cache
 from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError, UnschedulableError
 from ..models.sparsity import Sparsity
+from ..models.window import MAX_TERMS_LOG2
 from . import array_timing as timing
+from . import window_timing
 from .array_timing import ArrayShape
 from .program import Mode, Order
 
@@ -106,9 +108,19 @@ def array_shape(accelerator: Accelerator) -> ArrayShape:
     return ArrayShape(
         accelerator.rows,
         accelerator.cols,
-        accelerator.adder_latency_cycles,
+        accelerator.sum_latency_cycles,
         accelerator.multiplier_latency_cycles,
     )
+
+
+def groups_along_k(work: Work, group: int) -> int:
+    """G: whole groups of every tap; a transposed A has no taps along k."""
+    return (1 if work.transposed else work.taps) * -(-work.kc // group)
+
+
+def os_segment(accelerator: Accelerator, keep: int, groups: int) -> int:
+    """Groups along k that an OS tile adds in its elements: all, or what a window holds whatever the signs."""
+    return min(groups, accelerator.window.terms // keep) if accelerator.window else groups
 
 
 def group_bytes(pattern: Sparsity, keep: int, group: int) -> int:
@@ -143,15 +155,22 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
     """
     shape = array_shape(accelerator)
     keep, group = mapping.keep, mapping.group
-    groups = (1 if work.transposed else work.taps) * -(-work.kc // group)
+    groups = groups_along_k(work, group)
     col_tiles = -(-work.n // shape.cols)
     chunks_m, chunks_n = -(-work.m // mapping.m_chunk), -(-work.n // mapping.n_chunk)
     if mapping.mode is Mode.OS:
         row_tiles = -(-work.m // (shape.rows * mapping.interleave))
         tiles = row_tiles * col_tiles * work.count
         b_passes, c_passes = row_tiles, 1
-        form = timing.os_cycles if tile_overlap else timing.os_cycles_serial
-        compute = form(shape, keep, groups, mapping.interleave, tiles)
+        if accelerator.window:
+            segment = os_segment(accelerator, keep, groups)
+            window_form = window_timing.os_cycles if tile_overlap else window_timing.os_cycles_serial
+            compute = window_form(shape, keep, groups, segment, tiles)
+            c_passes = -(-groups // segment)
+            tiles *= c_passes
+        else:
+            form = timing.os_cycles if tile_overlap else timing.os_cycles_serial
+            compute = form(shape, keep, groups, mapping.interleave, tiles)
     else:
         per_chunk = col_tiles * -(-groups // shape.rows)
         full, rest = divmod(work.m, mapping.m_chunk)
@@ -161,7 +180,8 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
         ]
         tiles = sum(number for number, _ in runs)
         b_passes, c_passes = chunks_m, -(-groups // shape.rows)
-        ws_form = timing.ws_cycles if tile_overlap else timing.ws_cycles_serial
+        forms = window_timing if accelerator.window else timing
+        ws_form = forms.ws_cycles if tile_overlap else forms.ws_cycles_serial
         compute = ws_form(shape, keep, runs)
     compute += accelerator.slr_hop_cycles
     a_reads = col_tiles
@@ -171,9 +191,8 @@ def cost(accelerator: Accelerator, work: Work, mapping: Mapping, *, tile_overlap
     a_read = a_pass_bytes(work, chunks_m) * a_reads
     b_group = group_bytes(work.pattern, keep, group)
     streamed = work.m * groups * group * 2 * col_tiles + work.n * groups * b_group * b_passes
-    streamed += (
-        2 * 4 * work.m * work.n * c_passes
-    )  # sums are written and read again, by the next k-tile or the epilogue
+    # sums are written and read again, by the next k-tile or the epilogue
+    streamed += 2 * accelerator.sum_bytes * work.m * work.n * c_passes
     buffer = streamed * work.count + a_read + b_total_bytes(work) * b_reads
     if work.forwarded and a_reads == 1:
         a_read -= work.a_bytes
@@ -213,6 +232,10 @@ def best_mapping(accelerator: Accelerator, work: Work, options: Options) -> tupl
 
 
 def _no_tile(accelerator: Accelerator, work: Work) -> UnschedulableError:
+    k = groups_along_k(work, 1)
+    if accelerator.window and k > 1 << MAX_TERMS_LOG2:
+        rule = f"at most 2^{MAX_TERMS_LOG2} with accumulator: window"
+        return UnschedulableError(str(NmsatError.rule(f"accelerator {accelerator.name!r}", "k", rule, k)))
     needs = _minimum_bytes(accelerator, Mode.WS, work.pattern.keep, work.pattern.group, 1)
     fields = ("w2e_bytes", "n2s_bytes", "output_bytes")
     for field, need in zip(fields, needs, strict=True):
@@ -231,7 +254,8 @@ def _minimum_bytes(
     """Bytes of one tile step's operands in a bank: (W2E, N2S, output)."""
     rows = accelerator.rows * (interleave if mode is Mode.OS else 1)
     weights = accelerator.cols * (keep if mode is Mode.OS else keep * accelerator.rows)
-    return rows * group * 2, weights * 4, (rows if mode is Mode.OS else 1) * accelerator.cols * 4
+    outputs = (rows if mode is Mode.OS else 1) * accelerator.cols
+    return rows * group * 2, weights * 4, outputs * accelerator.sum_bytes
 
 
 def candidates(accelerator: Accelerator, work: Work, options: Options) -> Iterator[Mapping]:
@@ -247,6 +271,8 @@ def candidates(accelerator: Accelerator, work: Work, options: Options) -> Iterat
     n_fit = accelerator.n2s_bytes // b_column
     n_chunk = work.n if n_fit >= work.n else n_fit // shape.cols * shape.cols
     for keep, group in patterns:
+        if accelerator.window and groups_along_k(work, group) * keep > 1 << MAX_TERMS_LOG2:
+            continue
         for mode in modes:
             interleave = timing.full_interleave(shape, keep) if mode is Mode.OS and options.interleave else 1
             need = _minimum_bytes(accelerator, mode, keep, group, interleave)
@@ -272,7 +298,7 @@ def _m_chunks(accelerator: Accelerator, work: Work, mode: Mode, interleave: int)
         if room >= work.m:
             return [(work.m, True)]
         return [(room // step * step, True)] if room >= step else [(min(step, work.m), False)]
-    limit = min(work.m, accelerator.output_bytes // (accelerator.cols * 4))
+    limit = min(work.m, accelerator.output_bytes // (accelerator.cols * accelerator.sum_bytes))
     chunks = [(limit, room >= limit)]
     if 0 < room < limit:
         even = -(-work.m // -(-work.m // room))  # equal chunks: no short last one

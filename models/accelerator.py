@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .errors import NmsatError
 from .sparsity import DENSE, Sparsity
+from .window import GREATEST_LSB, LEAST_LSB, MAX_TERMS_LOG2, Window
 from .yaml_io import named_file, names_in, read_yaml, validate
 
 _FOLDER = Path(__file__).parent / "accelerators"
@@ -33,9 +34,15 @@ class Accelerator(BaseModel, frozen=True):
     cols: int = Field(ge=1, le=1024, description="C, columns of processing elements")
     max_keep: int = Field(ge=1, le=32, description="largest N a processing element can hold")
     max_group: int = Field(ge=1, le=32, description="largest M the activation select covers")
-    accumulator: Literal["fp32"] = Field(default="fp32", description="accumulating adder of every element")
+    accumulator: Literal["fp32", "window"] = Field(
+        default="fp32", description="how an element sums: a binary32 adder, or fixed point (docs/window.md)"
+    )
+    window_lsb: int = Field(default=33, ge=LEAST_LSB, le=GREATEST_LSB, description="L of accumulator: window")
+    window_bits: int = Field(
+        default=64, ge=25, le=87, description="W of accumulator: window, at least L + 17 + log2 of max(rows, max_keep)"
+    )
     multiplier_latency_cycles: int = Field(ge=1, le=32, description="Lm")
-    adder_latency_cycles: int = Field(ge=1, le=32, description="La")
+    adder_latency_cycles: int = Field(ge=1, le=32, description="La of accumulator: fp32; the window's is 1")
     slr_hop_cycles: int = Field(
         default=0, ge=0, le=16, description="extra skew of the columns beyond the super logic region border"
     )
@@ -67,6 +74,12 @@ class Accelerator(BaseModel, frozen=True):
     def _check(self) -> Accelerator:
         if self.max_keep > self.max_group:
             raise ValueError(f"max_keep: must be at most max_group ({self.max_group}), not {self.max_keep}")
+        if self.accumulator == "window":
+            least = self.window_lsb + 17 + (max(self.rows, self.max_keep) - 1).bit_length()
+            most = self.window_lsb + 17 + MAX_TERMS_LOG2
+            if not least <= self.window_bits <= most:
+                rule = f"{least} to {most}, L + 17 + log2 of the products an element adds"
+                raise ValueError(f"window_bits: must be {rule}, not {self.window_bits}")
         for key in ("dram_interleave_bytes", "axi_data_bits"):
             value = getattr(self, key)
             if value & (value - 1):
@@ -93,6 +106,21 @@ class Accelerator(BaseModel, frozen=True):
     def replace(self, **changes: Any) -> Accelerator:
         """A validated copy with some fields changed; unknown names and bad values raise NmsatError."""
         return validate(type(self), {**self.model_dump(), **changes}, f"accelerator {self.name!r}")
+
+    @property
+    def window(self) -> Window | None:
+        """The window accumulator's sizes; None with binary32 adders."""
+        return Window(self.window_lsb, self.window_bits) if self.accumulator == "window" else None
+
+    @property
+    def sum_latency_cycles(self) -> int:
+        """La: cycles from a product at the adder to the sum."""
+        return 1 if self.accumulator == "window" else self.adder_latency_cycles
+
+    @property
+    def sum_bytes(self) -> int:
+        """Bytes of a sum in the output buffer."""
+        return self.window.sum_bytes if self.window else 4
 
     @property
     def processing_elements(self) -> int:
@@ -130,6 +158,7 @@ class Accelerator(BaseModel, frozen=True):
         return Sparsity(sparsity.keep, group) if sparsity.keep < group and sparsity.keep <= self.max_keep else DENSE
 
     def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        """First 16 hex digits of the SHA-256 of all fields in canonical JSON; the window's count only if it is used."""
+        unused = set() if self.accumulator == "window" else {"window_lsb", "window_bits"}
+        text = json.dumps(self.model_dump(exclude=unused), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -21,13 +21,16 @@ from numba import njit
 
 from ..dataflow.array_timing import ArrayShape, full_interleave
 from ..models.errors import NmsatError
+from ..models.golden import WindowSums
 from ..models.golden.floats import canonical
+from ..models.window import Window
 
 _HAZARDS = {
     1: "partial sum read before it is ready",
     2: "drain chain busy",
     3: "foot adder used twice",
     4: "partial sum overwritten before it was read",
+    5: "partial sum outside its window",
 }
 
 
@@ -42,7 +45,8 @@ class EngineResult:
     Attributes
     ----------
     values : float32 array (m, n)
-        In the contract's summation order, NaNs canonical: bit-equal to ``nmsat.models.golden.products``.
+        In the contract's summation order, NaNs canonical: bit-equal to ``nmsat.models.golden.products``. Of a window,
+        its sums rounded once.
     cycles : int
         First edge cycle to last word out of the last column, inclusive.
     issue_slots : int
@@ -52,6 +56,8 @@ class EngineResult:
         latency inside a pass, folds, fill and drain are neither issued nor stalled.
     utilisation : float
         Multiplications that belong to the product (no padding) over elements times cycles, 0..1.
+    sums : WindowSums (m, n) or None
+        Exact sums of a window accumulator.
     """
 
     values: np.ndarray
@@ -59,6 +65,7 @@ class EngineResult:
     issue_slots: int
     stall_slots: int
     utilisation: float
+    sums: WindowSums | None = None
 
 
 def run_product(
@@ -71,6 +78,8 @@ def run_product(
     group: int,
     interleave: int | None = None,
     m_chunk: int | None = None,
+    window: Window | None = None,
+    segment: int | None = None,
 ) -> EngineResult:
     """Run C = A B on the array with real arithmetic.
 
@@ -82,7 +91,15 @@ def run_product(
         OS only; default ceil(La / N), the smallest that hides the adder's latency.
     m_chunk : int, optional
         WS only; default all rows.
+    window : Window, optional
+        Sum in this window in place of binary32; ``shape.adder_latency`` is then not used.
+    segment : int, optional
+        OS with a window only: groups along k of a tile; default all that the window holds.
     """
+    if window is not None:
+        return _run_window(shape, window, dataflow, a, b_values, b_indices, group, interleave, m_chunk, segment)
+    if segment is not None:
+        raise NmsatError.rule("engine", "segment", "left out without a window", segment)
     if dataflow == "os":
         if m_chunk is not None:
             raise NmsatError.rule("engine", "m_chunk", "left out under os", m_chunk)
@@ -148,6 +165,49 @@ def run_ws(
     sizes = (shape.rows, shape.cols, keep, group, k_tiles, min(chunk, m))
     _ws(a_t, values, indices, out, counters, skew, *sizes, shape.adder_latency, shape.multiplier_latency)
     return _result(out[:n], counters, shape, groups * keep)
+
+
+def _run_window(
+    shape: ArrayShape,
+    window: Window,
+    dataflow: str,
+    a: np.ndarray,
+    values: np.ndarray,
+    indices: np.ndarray,
+    group: int,
+    interleave: int | None,
+    m_chunk: int | None,
+    segment: int | None,
+) -> EngineResult:
+    from .window_engine import window_os, window_ws
+
+    groups, keep, _ = _check(a, values, indices, group)
+    if interleave not in (None, 1):
+        raise NmsatError.rule("engine", "interleave", "1 with a window", interleave)
+    if dataflow == "os":
+        if m_chunk is not None:
+            raise NmsatError.rule("engine", "m_chunk", "left out under os", m_chunk)
+        most = window.terms // keep
+        chosen = min(groups, most) if segment is None else segment
+        if not 1 <= chosen <= most:
+            raise NmsatError.rule("engine", "segment", f"1 to {most}, what {window} holds", chosen)
+        sums, counters = window_os(shape, window, a, values, indices, group, chosen)
+    elif dataflow == "ws":
+        if segment is not None:
+            raise NmsatError.rule("engine", "segment", "left out under ws", segment)
+        chunk = a.shape[0] if m_chunk is None else m_chunk
+        if chunk < 1:
+            raise NmsatError.rule("engine", "m_chunk", "at least 1", chunk)
+        if shape.rows > window.terms:
+            raise NmsatError.rule("engine", "rows", f"at most {window.terms}, what {window} holds", shape.rows)
+        sums, counters = window_ws(shape, window, a, values, indices, group, chunk)
+    else:
+        raise NmsatError.rule("engine", "dataflow", "os or ws", dataflow)
+    cycles, issued, stalled, hazard = counters
+    if hazard:
+        raise HazardError(_HAZARDS[hazard])
+    used = a.shape[0] * values.size / (cycles * shape.rows * shape.cols)
+    return EngineResult(sums.to_binary32(), cycles, issued, stalled, used, sums)
 
 
 def _check(a: np.ndarray, b_values: np.ndarray, b_indices: np.ndarray, group: int) -> tuple[int, int, int]:

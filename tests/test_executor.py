@@ -13,7 +13,8 @@ from nmsat.dataflow.program import Kind, Mode, Stage
 from nmsat.models import Accelerator, NmsatError, Sparsity, Workload
 from nmsat.models.golden import UpdateRule, pack
 from nmsat.models.pruning import make_recipe
-from nmsat.models.training import GoldenProducts, ProductOrder, Stack, State, training_step
+from nmsat.models.training import GoldenProducts, ProductOrder, Stack, State, WindowProducts, training_step
+from nmsat.models.window import Window
 from nmsat.simulator import execute, load_tensors, load_weights, new_image, read_tensor
 from nmsat.simulator.executor.update import compressed_copy
 
@@ -30,9 +31,12 @@ def digits(task: str, rows: int, seed: int):
     return (x if task == "digits-mlp" else x.reshape(rows, 8, 8, 1)), rng.integers(0, 10, rows).astype(np.int32)
 
 
-def orders(program: Program) -> GoldenProducts:
-    """The summation order that a program's descriptors state, for the trainer."""
+def orders(program: Program) -> GoldenProducts | WindowProducts:
+    """The summation order that a program's descriptors state, for the trainer; with a window there is none."""
     found, parts = {}, Counter()
+    if lsbs := {item["window_lsb"] for item in program.descriptors if item.kind is Kind.PRODUCT} - {0}:
+        (lsb,) = lsbs
+        return WindowProducts(Window(lsb, lsb + 17))
     for item in program.descriptors:
         if item.kind is Kind.PRODUCT:
             key = program.layers[item["layer"]], Stage(item["stage"]).name.lower()
@@ -52,7 +56,8 @@ def bits(array: np.ndarray) -> np.ndarray:
 
 def assert_steps_equal(task, method, sparsity, accelerator, options=None, steps=2, batch=BATCH, encoded=False):
     """Run ``steps`` steps both ways and compare every tensor that both know."""
-    net, machine = Workload.load(task), Accelerator.load(accelerator)
+    net = Workload.load(task)
+    machine = accelerator if isinstance(accelerator, Accelerator) else Accelerator.load(accelerator)
     program = compile_program(net, machine, method=method, sparsity=sparsity, batch=batch, options=options)
     if encoded:
         program = Program.decode(program.encode())
@@ -125,6 +130,28 @@ def test_mlp_steps_equal_the_trainer(method, sparsity, flow, accelerator):
 def test_cnn_steps_equal_the_trainer(method, sparsity, flow, accelerator):
     _, _, compared = assert_steps_equal("digits-cnn", method, sparsity, accelerator, Options(dataflow=flow), steps=2)
     assert compared >= 2 * 4 * 4
+
+
+@pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn"])
+@pytest.mark.parametrize(
+    ("method", "sparsity"), [("dense", "2:8"), ("bdwp", "2:8"), ("sr-ste", "2:4"), ("sdgp", "2:8")]
+)
+def test_window_steps_equal_the_trainer_whatever_the_mapping(task, method, sparsity):
+    """One window accumulator: arrays of two sizes, both dataflows, and spills at every few products give the same DRAM."""
+    images = []
+    for accelerator, flow, lsb, bits in (
+        ("sat_4x4", "auto", 33, 64), ("sat_8x8", "os", 33, 64), ("sat_8x8", "ws", 33, 64), ("sat_4x4", "os", 33, 54),
+    ):  # fmt: skip
+        machine = Accelerator.load(accelerator).replace(accumulator="window", window_lsb=lsb, window_bits=bits)
+        program, image, compared = assert_steps_equal(
+            task, method, sparsity, machine, Options(dataflow=flow), encoded=True
+        )
+        assert compared >= 2 * 4 * 4
+        products = [item for item in program.descriptors if item.kind is Kind.PRODUCT]
+        spilled = any(item["mode"] == Mode.OS and item["k_tile"] for item in products)
+        assert spilled == (bits == 54)  # 16 products an element
+        images.append(image)
+    assert all(np.array_equal(image, images[0]) for image in images[1:])
 
 
 @pytest.mark.parametrize("task", ["digits-mlp", "digits-cnn"])

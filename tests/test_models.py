@@ -63,12 +63,31 @@ def test_bad_patterns(value, message):
         ({"rowz": 3}, r"^accelerator 'sat': rowz: must be a known key; known: .*rows.*$"),
         ({"max_keep": 9, "max_group": 8}, r"^accelerator 'sat': max_keep: must be at most max_group \(8\), not 9$"),
         ({"dram_interleave_bytes": 3000}, r"^accelerator 'sat': dram_interleave_bytes: must be a power of two, not 3000$"),
-        ({"accumulator": "fp64"}, r"^accelerator 'sat': accumulator: must be 'fp32', not 'fp64'$"),
+        ({"accumulator": "fp64"}, r"^accelerator 'sat': accumulator: must be 'fp32' or 'window', not 'fp64'$"),
+        (
+            {"accumulator": "window", "window_bits": 54},
+            r"^accelerator 'sat': window_bits: must be 55 to 80, L \+ 17 \+ log2 of the products an element adds, not 54$",
+        ),
+        (
+            {"accumulator": "window", "window_lsb": 30, "window_bits": 78},
+            r"^accelerator 'sat': window_bits: must be 52 to 77, L \+ 17 \+ log2 of the products an element adds, not 78$",
+        ),
+        ({"window_lsb": 41}, r"^accelerator 'sat': window_lsb: must be less than or equal to 40, not 41$"),
     ],
 )  # fmt: skip
 def test_bad_accelerators(changes, message):
     with pytest.raises(NmsatError, match=message):
         Accelerator.load("sat").replace(**changes)
+
+
+def test_the_window_s_fields_count_only_where_it_is_used():
+    sat = Accelerator.load("sat")
+    assert sat.replace(window_lsb=30).config_hash() == sat.config_hash()
+    assert sat.window is None
+    window = sat.replace(accumulator="window")
+    assert window.config_hash() not in (sat.config_hash(), window.replace(window_lsb=30).config_hash())
+    assert (window.sum_latency_cycles, window.sum_bytes, window.window.terms) == (1, 10, 16384)
+    assert (sat.sum_latency_cycles, sat.sum_bytes) == (8, 4)
 
 
 def test_replace_and_hash():

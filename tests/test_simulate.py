@@ -53,6 +53,7 @@ def networks(draw) -> Workload:
 @st.composite
 def machines(draw) -> Accelerator:
     return SAT.replace(
+        accumulator=draw(st.sampled_from(["fp32", "window"])), window_bits=draw(st.sampled_from([56, 64])),
         vector_lanes=draw(st.sampled_from([1, 128])),
         wuve_lanes=draw(st.sampled_from([1, 32])),
         rows=draw(st.sampled_from([1, 3, 8, 32])), cols=draw(st.sampled_from([1, 4, 16, 32])),

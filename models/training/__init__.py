@@ -2,7 +2,7 @@
 
 from .loss import cross_entropy, cross_entropy_gradient, softmax
 from .network import Stack, backward, forward
-from .products import BlasProducts, GoldenProducts, ProductOrder, Products
+from .products import BlasProducts, GoldenProducts, ProductOrder, Products, WindowProducts
 from .step import LossScale, State, StepResult, stage_operands, training_step
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Stack",
     "State",
     "StepResult",
+    "WindowProducts",
     "backward",
     "cross_entropy",
     "cross_entropy_gradient",

@@ -13,9 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import NmsatError
-from ..golden import compress, dense_operand, product_os, product_ws
+from ..golden import WindowSums, compress, dense_operand, product_os, product_window, product_ws
 from ..golden.floats import F16, F32
+from ..golden.nm_format import U8
 from ..sparsity import Sparsity
+from ..window import Window
 
 STAGES = ("ff", "bp", "wu")
 
@@ -99,21 +101,48 @@ class GoldenProducts:
 
     def multiply(self, layer: str, stage: str, part: int, a: F16, b: F16, pattern: Sparsity, swapped: bool) -> F32:
         order = self.order(layer, stage, part)
-        if swapped:  # C^T = B^T A^T: the same products, added in the same order
-            a, b = b.transpose(2, 0, 1), a.transpose(1, 2, 0)
-        group = order.lanes if pattern.is_dense else pattern.group
-        tail = -b.shape[1] % group
-        a = np.pad(a, ((0, 0), (0, 0), (0, tail)))
-        b = np.ascontiguousarray(np.pad(b, ((0, 0), (0, tail), (0, 0))))
-        flat = np.ascontiguousarray(a.reshape(len(a), -1))
-        if pattern.is_dense:
-            values, indices = dense_operand(b.reshape(-1, b.shape[2]), group)
-        else:
-            kept = compress(b, pattern, axis=1)
-            shape = (-1, pattern.keep, b.shape[2])
-            values, indices = kept.values.reshape(shape), kept.indices.reshape(shape)
+        flat, values, indices, group = _operands(a, b, pattern, swapped, order.lanes)
         if order.rows is None:
             found = product_os(flat, values, indices, group)
         else:
             found = product_ws(flat, values, indices, group, order.rows)
         return np.ascontiguousarray(found.T) if swapped else found
+
+
+@dataclass(frozen=True, slots=True)
+class WindowProducts:
+    """Products bit for bit as an array with the window accumulator forms them, whatever its mappings.
+
+    Weight gradients are rounded to binary32; all others to odd, since binary16 follows (section 11).
+
+    Attributes
+    ----------
+    window : Window
+    """
+
+    window: Window = field(default_factory=Window)
+
+    def sums(self, a: F16, b: F16, pattern: Sparsity, swapped: bool) -> WindowSums:
+        """The exact sums; transposed if ``swapped``."""
+        flat, values, indices, group = _operands(a, b, pattern, swapped, 1)
+        return product_window(flat, values, indices, group, self.window)
+
+    def multiply(self, layer: str, stage: str, part: int, a: F16, b: F16, pattern: Sparsity, swapped: bool) -> F32:
+        found = self.sums(a, b, pattern, swapped).to_binary32(odd=stage != "wu")
+        return np.ascontiguousarray(found.T) if swapped else found
+
+
+def _operands(a: F16, b: F16, pattern: Sparsity, swapped: bool, lanes: int) -> tuple[F16, F16, U8, int]:
+    """A (m, k) and B as the golden products take them: (A, values, indices, M)."""
+    if swapped:  # C^T = B^T A^T: the same products, added in the same order
+        a, b = b.transpose(2, 0, 1), a.transpose(1, 2, 0)
+    group = lanes if pattern.is_dense else pattern.group
+    tail = -b.shape[1] % group
+    a = np.pad(a, ((0, 0), (0, 0), (0, tail)))
+    b = np.ascontiguousarray(np.pad(b, ((0, 0), (0, tail), (0, 0))))
+    flat = np.ascontiguousarray(a.reshape(len(a), -1))
+    if pattern.is_dense:
+        return flat, *dense_operand(b.reshape(-1, b.shape[2]), group), group
+    kept = compress(b, pattern, axis=1)
+    shape = (-1, pattern.keep, b.shape[2])
+    return flat, kept.values.reshape(shape), kept.indices.reshape(shape), group

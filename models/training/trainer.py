@@ -151,13 +151,19 @@ def train(
                 flips.append(flip_rate(*(np.concatenate(side) for side in zip(*pairs, strict=True))))
             before = masks
         operands = stage_operands(stack, recipe, state.w16, 1.0)
-        right = accuracy(stack, operands, data.test_x, data.test_y)
+        right = accuracy(stack, operands, data.test_x, data.test_y, products)
     return RunResult(right, tuple(losses), tuple(flips), _overlap(operands), skipped, state, operands)
 
 
-def accuracy(stack: Stack, operands: dict[str, Operands], images: F16, labels: NDArray[np.integer]) -> float:
+def accuracy(
+    stack: Stack,
+    operands: dict[str, Operands],
+    images: F16,
+    labels: NDArray[np.integer],
+    products: Products | None = None,
+) -> float:
     """Share of images whose largest logit is at the label; of equal logits the lower class counts."""
-    logits = forward(stack, operands, shaped(stack, images), BlasProducts()).logits
+    logits = forward(stack, operands, shaped(stack, images), products or BlasProducts()).logits
     return float((logits.argmax(axis=1) == labels).mean())
 
 

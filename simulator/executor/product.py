@@ -17,12 +17,14 @@ from ...models.golden import (
     dense_operand,
     narrow,
     product_os,
+    product_window,
     product_ws,
     relu,
     relu_mask,
     unpack,
 )
 from ...models.sparsity import Sparsity
+from ...models.window import MAX_TERMS_LOG2, Window
 from .image import Memory
 
 Ints = NDArray[np.int64]
@@ -88,6 +90,11 @@ def _repeat(item: Descriptor, side: str, repeat: int) -> int:
 
 
 def _multiply(item: Descriptor, a: Array, values: Array, indices: Array) -> Array:
+    """Binary32 results; those of a window are rounded to odd where the epilogue rounds them once more."""
+    if item["window_lsb"]:
+        lsb = item["window_lsb"]
+        sums = product_window(a, values, indices, item["group"], Window(lsb, lsb + 17 + MAX_TERMS_LOG2))
+        return sums.to_binary32(odd=not item.flag(fmt.OUT_FP32))
     if item["mode"] == Mode.OS:
         return product_os(a, values, indices, item["group"])
     return product_ws(a, values, indices, item["group"], item["k_tile"])

@@ -1,4 +1,4 @@
-"""Every mapping the scheduler would compare, as compiled loops: twin of dataflow/schedule.py and array_timing.py."""
+"""Every mapping the scheduler would compare, as compiled loops: twin of dataflow/schedule.py and the timing forms."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ def _os_cycles(rows, cols, la, lm, keep, groups, interleave, tiles):  # type: ig
     else:
         ready = (first + (tiles - 2) * later if tiles > 1 else 0) + (groups - 1) * step
     return ready + lm + la + rows + rows * interleave + cols - 1
+
+
+@njit(cache=True)
+def _window_os_cycles(rows, cols, lm, keep, groups, segment, outputs):  # type: ignore[no-untyped-def]
+    """window_timing.os_cycles."""
+    full, rest, first = groups // segment, groups % segment, min(groups, segment)
+    least = max(rows, 3)
+    spaced = full * max(segment * keep, least)
+    if rest:
+        spaced += max(rest * keep, least)
+    last_issue = first * keep - 1 + outputs * spaced - max(first * keep, least)
+    return last_issue + lm + 1 + 2 * rows + cols - 1
+
+
+@njit(cache=True)
+def _window_ws_cycles(rows, cols, lm, keep, tiles, m, rest_tiles, rest):  # type: ignore[no-untyped-def]
+    """window_timing.ws_cycles of the runs [(tiles, m), (rest_tiles, rest)]."""
+    least = max(rows * keep, keep + 2)
+    last = rest if rest_tiles else m
+    body = (tiles * max(m * keep, least) if tiles else 0) + (rest_tiles * max(rest * keep, least) if rest_tiles else 0)
+    body += last * keep - max(last * keep, least)
+    return rows * keep + body - keep + rows - 1 + cols - 1 + lm + 1 + keep + 1
 
 
 @njit(cache=True)
@@ -61,6 +83,14 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
         design[6],
     )
     w2e, n2s, out, dataflow, interleaved, overlap = design[7], design[8], design[9], design[10], design[11], design[12]
+    window, lsb, bits = design[13], design[14], design[15]
+    sum_bytes, terms = 4, 1
+    if window:
+        la, sum_bytes = 1, (lsb + 54) // 8
+        spare = bits - lsb - 17
+        if spare < 0 or spare > 30 or (1 << spare) < max(rows, max_keep):
+            return 0
+        terms = 1 << spare
     m, n, kc, taps, count, keep0, group0, packed = (
         work[0],
         work[1],
@@ -88,12 +118,15 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
             break
         b_group = 2 * keep if dense else packed
         groups = (1 if transposed else taps) * _ceil(kc, group)
+        segment = groups
+        if window and groups * keep > 1 << 30:
+            continue
         for mode in range(2):
             if dataflow and dataflow - 1 != mode:
                 continue
             interleave = _ceil(la, keep) if mode == 0 and interleaved else 1
             tall = rows * interleave if mode == 0 else rows
-            need_out = (tall if mode == 0 else 1) * cols * 4
+            need_out = (tall if mode == 0 else 1) * cols * sum_bytes
             if tall * group * 2 > w2e or cols * keep * (1 if mode == 0 else rows) * 4 > n2s or need_out > out:
                 continue
             first = min(a_bytes // count, tall * group * 2) + cols * b_group
@@ -109,7 +142,7 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
                     else:
                         m_chunk, a_fits = min(tall, m), False
                 else:
-                    limit = min(m, out // (cols * 4))
+                    limit = min(m, out // (cols * sum_bytes))
                     if option == 0:
                         m_chunk, a_fits = limit, room >= limit
                     elif 0 < room < limit:
@@ -119,7 +152,17 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
                 chunks_m = _ceil(m, m_chunk)
                 if mode == 0:
                     tiles = _ceil(m, tall) * col_tiles * count
-                    if overlap:
+                    segment = min(groups, terms // keep) if window else groups
+                    if window:
+                        if overlap:
+                            compute = _window_os_cycles(rows, cols, lm, keep, groups, segment, tiles)
+                        else:
+                            full, rest = groups // segment, groups % segment
+                            compute = full * _window_os_cycles(rows, cols, lm, keep, segment, segment, 1)
+                            if rest:
+                                compute += _window_os_cycles(rows, cols, lm, keep, rest, rest, 1)
+                            compute *= tiles
+                    elif overlap:
                         compute = _os_cycles(rows, cols, la, lm, keep, groups, interleave, tiles)
                     else:
                         compute = tiles * _os_cycles(rows, cols, la, lm, keep, groups, interleave, 1)
@@ -127,7 +170,13 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
                     per_chunk = col_tiles * _ceil(groups, rows) * count
                     full, rest = m // m_chunk, m % m_chunk
                     rest_tiles = per_chunk if rest else 0
-                    if overlap:
+                    if window and overlap:
+                        compute = _window_ws_cycles(rows, cols, lm, keep, full * per_chunk, m_chunk, rest_tiles, rest)
+                    elif window:
+                        compute = full * per_chunk * _window_ws_cycles(rows, cols, lm, keep, 1, m_chunk, 0, 0)
+                        if rest_tiles:
+                            compute += rest_tiles * _window_ws_cycles(rows, cols, lm, keep, 1, rest, 0, 0)
+                    elif overlap:
                         compute = _ws_cycles(rows, cols, la, lm, keep, full * per_chunk, m_chunk, rest_tiles, rest)
                     else:
                         compute = full * per_chunk * _ws_cycles(rows, cols, la, lm, keep, 1, m_chunk, 0, 0)
@@ -135,10 +184,11 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
                             compute += rest_tiles * _ws_cycles(rows, cols, la, lm, keep, 1, rest, 0, 0)
                 compute += hop
                 if mode == 0:
-                    b_passes, c_passes = _ceil(m, tall), 1
+                    b_passes, c_passes = _ceil(m, tall), _ceil(groups, segment)
                 else:
                     b_passes, c_passes = chunks_m, _ceil(groups, rows)
-                streamed = m * groups * group * 2 * col_tiles + n * groups * b_group * b_passes + 8 * m * n * c_passes
+                streamed = m * groups * group * 2 * col_tiles + n * groups * b_group * b_passes
+                streamed += 2 * sum_bytes * m * n * c_passes
                 a_pass = a_bytes * min(taps, chunks_m) if transposed else a_bytes + halo * (chunks_m - 1) * count
                 for order in range(2):
                     if order == 0:  # MN

@@ -16,11 +16,13 @@ from ...models.errors import NmsatError
 # Slowest first: what a change of the field makes the kernels compute again. Sorted designs share the most.
 SCHEDULE_FIELDS = (
     "rows", "cols", "adder_latency_cycles", "multiplier_latency_cycles", "slr_hop_cycles", "max_keep", "max_group",
-    "w2e_bytes", "n2s_bytes", "output_bytes", "dataflow", "interleave", "tile_overlap",
+    "w2e_bytes", "n2s_bytes", "output_bytes", "dataflow", "interleave", "tile_overlap", "accumulator", "window_lsb",
+    "window_bits",
 )  # fmt: skip
 LANE_FIELDS = ("vector_lanes", "wuve_lanes", "sore_lanes")
 MEMORY_FIELDS = ("clock_mhz", "dram_mb_s", "dram_overlap")
 FIELDS = (*SCHEDULE_FIELDS, *LANE_FIELDS, *MEMORY_FIELDS)
+CHOICES = {"dataflow": DATAFLOWS, "accumulator": ("fp32", "window")}  # in the table by place
 OPTION_FIELDS = ("dataflow", "interleave", "tile_overlap", "dram_overlap")
 
 
@@ -30,8 +32,8 @@ class Designs:
 
     Attributes
     ----------
-    table : int64 (designs, 19)
-        Columns FIELDS. ``dataflow`` indexes ("auto", "os", "ws"); switches are 0 or 1.
+    table : int64 (designs, 22)
+        Columns FIELDS. Names are places in CHOICES; switches are 0 or 1.
     """
 
     table: NDArray[np.int64]
@@ -66,9 +68,9 @@ class Designs:
             if len(column) not in (1, size):
                 raise NmsatError.rule("", name, f"one value or {size}", f"{len(column)} values")
             _check(base, name, column)
-            if name == "dataflow":
+            if name in CHOICES:
                 names, column = np.unique(column, return_inverse=True)
-                column = np.array([DATAFLOWS.index(text) for text in names.tolist()])[column]
+                column = np.array([CHOICES[name].index(text) for text in names.tolist()])[column]
             table[:, position] = column
         if np.any(table[:, FIELDS.index("max_keep")] > table[:, FIELDS.index("max_group")]):
             raise NmsatError.rule("", "max_keep", "at most max_group in every design", "a larger one")
@@ -80,7 +82,8 @@ class Designs:
 
     def accelerator(self, index: int, base: Accelerator) -> Accelerator:
         """Design ``index`` as an accelerator; what timing does not depend on comes from ``base``."""
-        fields = {name: int(self.column(name)[index]) for name in FIELDS if name not in OPTION_FIELDS}
+        fields: dict[str, Any] = {name: int(self.column(name)[index]) for name in FIELDS if name not in OPTION_FIELDS}
+        fields["accumulator"] = CHOICES["accumulator"][fields["accumulator"]]
         return base.replace(**fields)
 
     def __len__(self) -> int:
@@ -90,16 +93,21 @@ class Designs:
 def _default(base: Accelerator, name: str) -> int:
     if name in OPTION_FIELDS:
         return 0 if name == "dataflow" else 1
-    return getattr(base, name)
+    value = getattr(base, name)
+    return CHOICES[name].index(value) if name in CHOICES else value
 
 
 def _check(base: Accelerator, name: str, column: NDArray[Any]) -> None:
-    """Extremes are validated by the accelerator's own model (every field is a range): limits are stated once."""
+    """Extremes are validated by the accelerator's own model (every field is a range): limits are stated once.
+
+    What depends on several fields makes a design invalid; only here is it left open.
+    """
+    base = base.replace(accumulator="fp32")
     extremes = np.unique(column) if column.dtype.kind not in "iuf" else np.array([column.min(), column.max()])
     for value in extremes.tolist():
-        if name == "dataflow":
-            if value not in DATAFLOWS:
-                raise NmsatError.rule("", name, f"one of {', '.join(DATAFLOWS)}", value)
+        if name in CHOICES:
+            if value not in CHOICES[name]:
+                raise NmsatError.rule("", name, f"one of {', '.join(CHOICES[name])}", value)
         elif name in OPTION_FIELDS:
             if value not in (0, 1):
                 raise NmsatError.rule("", name, "true or false", value)

@@ -11,7 +11,10 @@ from numba import njit, types
 from numba.extending import overload
 
 from .candidates import BUFFER, BYTES, CANDIDATE_FIELDS, COMPUTE, FIRST, READ, SLOTS, WS_MACS, schedule
+from .designs import FIELDS, MEMORY_FIELDS
 
+# columns of a design: what a schedule depends on, then the lanes' widths, the clock, memory
+LANES, CLOCK, BANDWIDTH, OVERLAP = (FIELDS.index(name) for name in ("vector_lanes", *MEMORY_FIELDS))
 # columns of the result
 CYCLES, COMPUTE_CYCLES, READ_BYTES, WRITE_BYTES, EXPOSED, VALID, WEIGHT_STATIONARY, BUFFERED, RESULT_FIELDS = range(9)
 TOO_LARGE = 2
@@ -155,7 +158,7 @@ def _exposed(overlap, lanes, base, size, same_size, busiest, serial, idle, clock
 def evaluate_designs(  # type: ignore[no-untyped-def]
     table, works, others, serial_read, products, product_ends, other_ends, repeats, arithmetic, result
 ):
-    """One row of ``result`` (designs, 8) for each row of ``table`` (designs, 19); both int64.
+    """One row of ``result`` (designs, 8) for each row of ``table`` (designs, 22); both int64.
 
     ``arithmetic`` is an array whose dtype is calculated in: binary64, and a design whose figures may reach 2^52 gets
     VALID = TOO_LARGE; or int64, which always holds them.
@@ -203,12 +206,12 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
     while low < len(table):
         # a block: designs that share everything a schedule depends on
         lanes, same_widths = 1, True
-        while lanes < BLOCK and low + lanes < len(table) and _same(table, low, low + lanes, 0, 13):
-            if table[low + lanes, 18] != table[low, 18]:
+        while lanes < BLOCK and low + lanes < len(table) and _same(table, low, low + lanes, 0, LANES):
+            if table[low + lanes, OVERLAP] != table[low, OVERLAP]:
                 break
-            same_widths &= _same(table, low, low + lanes, 13, 16)
+            same_widths &= _same(table, low, low + lanes, LANES, CLOCK)
             lanes += 1
-        if low == 0 or not _same(table, low, low - 1, 0, 13):
+        if low == 0 or not _same(table, low, low - 1, 0, LANES):
             valid = schedule(table[low], works, found, kept, packed, ends)
             if valid:
                 largest, most_events = _largest(packed, ends, products, product_ends, repeats)
@@ -216,13 +219,13 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
         if not valid:
             low += lanes
             continue
-        overlap = table[low, 18]
+        overlap = table[low, OVERLAP]
         for b in range(lanes):
-            clock[b], bandwidth[b] = table[low + b, 16], table[low + b, 17]
-            inverse[b] = 1.0 / table[low + b, 17]
+            clock[b], bandwidth[b] = table[low + b, CLOCK], table[low + b, BANDWIDTH]
+            inverse[b] = 1.0 / table[low + b, BANDWIDTH]
             for engine in range(3):
-                widths[engine, b] = table[low + b, 13 + engine]
-                inverses[engine, b] = 1.0 / table[low + b, 13 + engine]
+                widths[engine, b] = table[low + b, LANES + engine]
+                inverses[engine, b] = 1.0 / table[low + b, LANES + engine]
         start = 0
         for chain in range(chains):
             _engines(
@@ -235,9 +238,15 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
             start = other_ends[chain]
         fast = slow = 0
         for b in range(1, lanes):
-            if table[low + b, 16] * table[low + fast, 17] < table[low + fast, 16] * table[low + b, 17]:
+            if (
+                table[low + b, CLOCK] * table[low + fast, BANDWIDTH]
+                < table[low + fast, CLOCK] * table[low + b, BANDWIDTH]
+            ):
                 fast = b
-            if table[low + b, 16] * table[low + slow, 17] > table[low + slow, 16] * table[low + b, 17]:
+            if (
+                table[low + b, CLOCK] * table[low + slow, BANDWIDTH]
+                > table[low + slow, CLOCK] * table[low + b, BANDWIDTH]
+            ):
                 slow = b
         totals[:] = 0
         same_compute, same_read, same_ws, same_buffer = zero, zero, zero, zero
@@ -292,7 +301,7 @@ def evaluate_designs(  # type: ignore[no-untyped-def]
                 totals[3, b] += repeats[chain] * exposed[b]
         for b in range(lanes):
             row = result[low + b]
-            bound = max((largest + 4.0 * (fetched[0] + written)) * table[low + b, 16], most_events)
+            bound = max((largest + 4.0 * (fetched[0] + written)) * table[low + b, CLOCK], most_events)
             if _in_binary64(zero) and bound >= TWO_52:
                 row[VALID] = TOO_LARGE
                 continue

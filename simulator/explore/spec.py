@@ -15,7 +15,7 @@ from ...models.accelerator import Accelerator
 from ...models.energy_table import EVENTS, Bound
 from ...models.errors import NmsatError
 from ...models.yaml_io import read_yaml, validate
-from .designs import FIELDS, Designs
+from .designs import CHOICES, FIELDS, Designs
 
 FORMAT = "nmsat-sweep/1"
 STEP_FIELDS = ("workload", "method", "sparsity", "batch", "mode", "pregenerate", "forward_on_chip")
@@ -149,7 +149,7 @@ class SweepSpec(BaseModel, frozen=True):
                 raise ValueError(f"axes.{name}: must have at least one value")
             if isinstance(axis, tuple) and len(set(map(repr, axis))) != len(axis):
                 raise ValueError(f"axes.{name}: must not repeat a value")
-            if isinstance(axis, Range) and name in (*STEP_FIELDS, "dataflow") and name != "batch":
+            if isinstance(axis, Range) and name in (*STEP_FIELDS, *CHOICES) and name != "batch":
                 raise ValueError(f"axes.{name}: must be a list, not a range")
         seen: dict[str, list[Constraint]] = {}
         for item in self.constraints:
