@@ -18,6 +18,8 @@ PAGE_BYTES = 4096
 """No burst may cross a multiple of this (AXI4, A3.4.1)."""
 MAX_BEATS = 256
 """Longest INCR burst of AXI4."""
+MAX_OUTSTANDING = 64
+"""Most bursts that a master here may have in flight, reads and writes each."""
 
 
 class Response(IntEnum):
