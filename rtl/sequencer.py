@@ -226,7 +226,7 @@ class Sequencer(wiring.Component):
             m.d.comb += [
                 op.need.eq(mac), op.take.eq(mac & (n == keep - 1)),
                 op.left.eq(Mux(folding, other, Mux(number == 0, p.zero_sum, here))),
-                op.right.eq(other + number + 1), op.fold.eq(folding),
+                op.right.eq(Mux(folding, other + number + 1, p.zero_sum)), op.fold.eq(folding),
                 op.write.eq(acts & ~done), op.write_at.eq(Mux(folding, other, here)),
                 op.finish.eq(acts & done), op.finish_at.eq(i),
                 self.store.valid.eq(mac), self.store.all.eq(1),
@@ -286,6 +286,7 @@ class Sequencer(wiring.Component):
         with m.If(self.ws):
             m.d.comb += [
                 op.need.eq(mac), op.take.eq(mac & (n == keep - 1)), op.weight.eq(at + n),
+                op.left.eq(p.zero_sum), op.right.eq(p.zero_sum),
                 op.lane.eq(mac), op.lane0.eq(n == 0), op.first.eq(first),
                 self.store.valid.eq(loading), self.store.row.eq(row), self.store.store_at.eq(base + lane),
             ]  # fmt: skip

@@ -19,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic.cuts import Stages
 from .arithmetic.fp16_multiplier import OPERAND_BITS, multiply, require_latency
-from .arithmetic.fp32_adder import CUTS, SUM_BITS, Addend, Choice, add
+from .arithmetic.fp32_adder import CUTS, SUM_BITS, Addend, add
 
 
 def require_size(name: str, value: object, most: int) -> int:
@@ -49,8 +49,9 @@ def control_layout(weight_depth: int, sum_depth: int, drain_depth: int) -> data.
     ========== ========= =====================================================================
     store      any       write the word now at ``b_i`` to weight word ``store_at``
     weight     t         weight word to multiply
-    left       t+Lm-1    sum to add to; the last word of the memory is always zero
-    right      t+Lm-1    with ``fold``: the sum to add in place of a product
+    left       t+Lm-1    sum to add to; the last word of the memory is always zero, and it is read in WS
+    right      t+Lm-1    with ``fold``: the sum to add in place of a product; otherwise the zero word
+    fold       t+Lm-1    there is no product
     write      t+Lm+La-2 write the result to sum ``write_at``
     finish     t+Lm+La-2 write it to drain word ``finish_at``
     load       any       load drain word ``load_at`` into the chain register in the next cycle
@@ -161,8 +162,9 @@ class Uspe(wiring.Component):
         ]  # fmt: skip
         selected = a.word_select(word.index, OPERAND_BITS)
         product = multiply(
-            Stages(m, ("operand", "multiply", "product"), self.multiplier_latency - 1), word.value, selected
-        )
+            Stages(m, ("operand", "multiply", "product"), self.multiplier_latency - 1), word.value, selected,
+            clear=(control.fold, self.control_i.fold),
+        )  # fmt: skip
 
         result = Signal(SUM_BITS)
         depth = _power(self.sum_depth + 1)
@@ -175,8 +177,9 @@ class Uspe(wiring.Component):
             finish.en.eq(control.finish), finish.addr.eq(control.finish_at), finish.data.eq(result),
             left.addr.eq(control.left), right.addr.eq(control.right), leave.addr.eq(control.load_at),
         ]  # fmt: skip
-        first = Choice(self.ws, Addend.from_sum(self.c_i), Addend.from_sum(left.data))
-        second = Choice(control.fold, Addend.from_sum(right.data), Addend.from_product(product))
+        # What is not meant is zero: in WS the word at `left`, without a fold that at `right`, with one the product.
+        first = Addend.from_sum(left.data | Mux(self.ws, self.c_i, 0))
+        second = Addend.from_sum(right.data).merged(Addend.from_product(product))
         m.d.comb += result.eq(add(m, Stages(m, CUTS, self.adder_latency - 1), first, second, full=False))
 
         c = Signal(SUM_BITS, reset_less=True)

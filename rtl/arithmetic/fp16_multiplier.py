@@ -64,8 +64,8 @@ def normalise_operand(m: Module, bits: Value, name: str) -> Value:
     return result
 
 
-def multiply(stages: Stages, a: Value, b: Value) -> Product:
-    """Product of two operands, with the cuts ``operand``, ``multiply`` and ``product``."""
+def multiply(stages: Stages, a: Value, b: Value, clear: tuple[Value, Value] | None = None) -> Product:
+    """Product of two operands, with the cuts ``operand``, ``multiply`` and ``product``, the last one with ``clear``."""
     a, b = stages.cut("operand", a, b)
     (fa, ca, sa), (fb, cb, sb) = ((x[0:10], x[10:16], x[16]) for x in (a, b))
     zero_a, zero_b, top_a, top_b = ca == 0, cb == 0, ca == 63, cb == 63
@@ -77,7 +77,7 @@ def multiply(stages: Stages, a: Value, b: Value) -> Product:
         "multiply", sa ^ sb, code, significand, nan, top_a | top_b, zero_a | zero_b
     )
     sign, code, significand, nan, inf = stages.cut(
-        "product", sign, Mux(zero, 0, code), significand, nan, special & ~nan
+        "product", sign, Mux(zero, 0, code), significand, nan, special & ~nan, clear=clear
     )
     return Product(sign, code, significand, nan, inf)
 

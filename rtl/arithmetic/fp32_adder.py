@@ -64,36 +64,18 @@ class Addend:
         frame = Cat(fraction, normal, Const(0, 1))
         return cls(bits[31], effective, frame, top & (fraction != 0), top & (fraction == 0))
 
-
-def _choose(select: Value, one: Addend, other: Addend) -> Addend:
-    return Addend(*(Mux(select, getattr(one, key), getattr(other, key)) for key in Addend.__slots__))
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of two operands; kept apart so that choosing and ordering share their multiplexers."""
-
-    select: Value
-    one: Addend
-    other: Addend
-
-    @property
-    def addend(self) -> Addend:
-        """The chosen operand."""
-        return _choose(self.select, self.one, self.other)
+    def merged(self, other: Addend) -> Addend:
+        """The one of two that is not zero, where all fields of a zero are 0: an OR, no multiplexer."""
+        return Addend(*(getattr(self, key) | getattr(other, key) for key in Addend.__slots__))
 
 
-def _significand(source: Addend | Choice) -> tuple[Value, Value, Value]:
-    if isinstance(source, Choice):
-        return source.select, source.one.significand, source.other.significand
-    return Const(0, 1), source.significand, source.significand
-
-
-def add(m: Module, stages: Stages, left: Addend | Choice, right: Addend | Choice, *, full: bool) -> Value:
+def add(m: Module, stages: Stages, a: Addend, b: Addend, *, full: bool) -> Value:
     """Sum of two addends, with the cuts of ``CUTS``; the last register is the caller's.
 
     Parameters
     ----------
+    a, b : Addend
+        Operands in one form.
     full : bool
         True: binary32 with subnormals, overflow and the zero -0 of (-0) + (-0). False: the array's sums, where products
         and sums are multiples of 2^-48, no sum reaches 2^77 and the left operand is never -0.
@@ -103,15 +85,10 @@ def add(m: Module, stages: Stages, left: Addend | Choice, right: Addend | Choice
     Value
         Binary32 (32 bits) or a sum (31 bits).
     """
-    a = left.addend if isinstance(left, Choice) else left
-    b = right.addend if isinstance(right, Choice) else right
     width = len(a.exponent)
     ge = Signal(name="left_exponent_is_larger")
     m.d.comb += ge.eq(a.exponent >= b.exponent)
-    pick_a, a1, a0 = _significand(left)
-    pick_b, b1, b0 = _significand(right)
-    large = Mux(ge, Mux(pick_a, a1, a0), Mux(pick_b, b1, b0))
-    small = Mux(ge, Mux(pick_b, b1, b0), Mux(pick_a, a1, a0))
+    large, small = Mux(ge, a.significand, b.significand), Mux(ge, b.significand, a.significand)
     nan = a.nan | b.nan | (a.inf & b.inf & (a.sign ^ b.sign))
     sign = Mux(b.inf | ~(ge | a.inf), b.sign, a.sign)
     state = [sign, a.sign ^ b.sign, nan, nan | a.inf | b.inf, a.sign & b.sign]
