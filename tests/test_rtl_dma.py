@@ -326,4 +326,5 @@ def test_arbiter_serves_in_turn():
 def test_shipped_accelerators_get_a_dma():
     for name in Accelerator.names():
         made = Dma.from_accelerator(Accelerator.load(name), ["fetch", "a"], ["c"], ["fetch"])
+        made._MustUse__used = True  # or Amaranth would warn that it never is
         assert made.read_parameters["buffer_beats"] == 256
