@@ -26,6 +26,22 @@ def data_of(address: int, size: int, number: int) -> bytes:
     return random.Random(f"{address} {size} {number}").randbytes(size)
 
 
+class Busy:
+    """Agent that notes the cycles in which the DMA is not idle."""
+
+    def __init__(self) -> None:
+        self.cycles: list[int] = []
+        self._cycle = 0
+
+    def drive(self, bench: Bench) -> None:
+        pass
+
+    def sample(self, bench: Bench) -> None:
+        if not bench.get("idle"):
+            self.cycles.append(self._cycle)
+        self._cycle += 1
+
+
 async def dma_runs(
     bench: Bench, *, readers: dict[str, Any], writers: dict[str, Any], size: int, timing: dict[str, Any],
     allowed: Any = None, faults: Any = (), pause: float = 0.0, seed: int = 0, late: bool = False,
@@ -57,7 +73,7 @@ async def dma_runs(
     dict
         For every client ``requested_at``, ``word_at`` and (writers) ``done_at`` and ``errors`` of its runs;
         ``differing``: wrong bytes that were read, where the run did not fail; ``digest`` of memory at the end;
-        ``cycles``; ``log`` of bursts; ``beats``.
+        ``cycles``; ``busy``: those in which the DMA was not idle; ``log`` of bursts; ``beats``.
     """
     low, high = allowed or (0, size)
     memory_timing = (StallingTiming if "stall" in timing else MemoryTiming)(**timing)
@@ -72,13 +88,14 @@ async def dma_runs(
     bench.set("range_high", IMAGE_BASE + high)
     bench.set("refuse", 0)
     clients: dict[str, Any] = {}
-    loop = Loop(bench, [])
+    loop, busy = Loop(bench, []), Busy()
     for cycles in ([reset_after] if reset_after is not None else []) + [limit]:
         clients = {name: Reader(bench, f"reader_{name}", runs, pause, seed) for name, runs in readers.items()}
         for name, runs in writers.items():
             given = [(at, data_of(at, count, k)) for k, (at, count) in enumerate(runs)]
             clients[name] = Writer(bench, f"writer_{name}", given, pause, seed)
-        loop = Loop(bench, [memory, *clients.values()])
+        busy = Busy()
+        loop = Loop(bench, [busy, memory, *clients.values()])
         await bench.reset()
         memory.reset(bench)
         for _ in range(cycles):
@@ -88,7 +105,7 @@ async def dma_runs(
             if all(client.done for client in clients.values()):
                 break
     finished = all(client.done for client in clients.values())
-    cycles = loop.cycle
+    cycles, not_idle = loop.cycle, list(busy.cycles)
     for _ in range(30):  # nothing may follow
         await loop.step()
     found: dict[str, Any] = {}
@@ -106,7 +123,8 @@ async def dma_runs(
                     at -= IMAGE_BASE if name in absolute else 0
                     differing += sum(x != y for x, y in zip(data, before[at : at + len(data)], strict=True))
     return {
-        "clients": found, "differing": differing, "cycles": cycles, "finished": finished, "idle": bench.get("idle"),
+        "clients": found, "busy": not_idle, "differing": differing, "cycles": cycles,
+        "finished": finished, "idle": bench.get("idle"),
         "digest": hashlib.sha256(image).hexdigest(), "beats": [memory.reads, memory.writes],
         "log": [[cycle, channel, address - IMAGE_BASE, beats] for cycle, channel, address, beats in memory.log or []],
     }  # fmt: skip

@@ -1,0 +1,1 @@
+"""The whole accelerator in cycles: models of its units and of their memory, equal to the RTL."""
