@@ -2,8 +2,9 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 # Debian packages: python3-venv for a bare system Python, git for provenance of checks; g++, perl and iverilog for the
-# simulators that check the hardware; an assembler and an emulator for the AArch64 kernels.
-APT := python3-venv git make g++ perl iverilog z3 binutils-aarch64-linux-gnu qemu-user
+# simulators that check the hardware; an assembler and an emulator for the AArch64 kernels; a browser that
+# opens the reports.
+APT := python3-venv git make g++ perl iverilog z3 binutils-aarch64-linux-gnu qemu-user chromium
 
 .PHONY: help run test slow bench lint gallery clean system
 .DEFAULT_GOAL := help
@@ -28,8 +29,8 @@ lint: $(VENV)/.dev ## ruff and pyright
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(PY)
 
-gallery: $(VENV)/.dev ## regenerate the committed study (reports/gallery)
-	$(VENV)/bin/nmsat report --study reports/gallery
+gallery: $(VENV)/.dev ## regenerate the committed gallery (reports/gallery)
+	$(VENV)/bin/nmsat report --gallery reports/gallery
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .venv-oldest build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -57,27 +57,6 @@ def _sweep(args: argparse.Namespace) -> int:
     return 0 if summary.kept else 1
 
 
-class _Here:
-    """An executor that runs what it is given at once, in this process."""
-
-    def __enter__(self) -> Any:
-        import concurrent.futures as futures
-
-        class Inline(futures.Executor):
-            def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-                future: futures.Future[Any] = futures.Future()
-                try:
-                    future.set_result(fn(*args, **kwargs))
-                except Exception as error:
-                    future.set_exception(error)
-                return future
-
-        return Inline()
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 class _Cluster:
     """The executor of a dask.distributed scheduler."""
 
@@ -103,7 +82,9 @@ def _executor(jobs: int, cluster: str | None) -> Any:
     if cluster:
         return _Cluster(cluster)
     if jobs == 1:
-        return _Here()
+        from ..simulator.explore.inline import InlineExecutor
+
+        return InlineExecutor()
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 

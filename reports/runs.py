@@ -8,18 +8,24 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..models.errors import InputFileError
+from ..models.errors import InputFileError, NmsatError
 from ..models.yaml_io import read_text, validate
-from ..simulator.result import COLUMNS, RunResult
+from ..simulator.result import RunResult
+from .figure import STAGES
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-_TEXTS = frozenset({"layer", "stage", "op", "sparsity", "dataflow", "order"})
+_TEXTS = ("layer", "stage", "op", "sparsity", "dataflow")
+_COUNTS = (
+    "m", "n", "k", "groups", "tiles", "cycles", "compute_cycles", "stall_cycles", "macs", "useful_macs",
+    "dram_read_bytes", "dram_write_bytes",
+)  # fmt: skip
+_RATIOS = ("utilization", "energy_pj")
 
 
 class _Run(BaseModel, frozen=True):
     """The form of a result; columns and totals beyond the known ones pass."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     meta: dict[str, Any]
     totals: dict[str, Any]
@@ -27,7 +33,7 @@ class _Run(BaseModel, frozen=True):
 
 
 class _Totals(BaseModel, frozen=True):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     cycles: int = Field(ge=1)
     seconds: Number
@@ -57,15 +63,22 @@ def load_run(path: Path) -> RunResult:
     validate(_Totals, found.totals, f"{where}: totals")
     if not found.layers:
         raise InputFileError(f"{where}: layers: must have at least one row")
-    for number, row in enumerate(found.layers):
-        for name in COLUMNS:
-            value = row.get(name)
-            fits = isinstance(value, str) if name in _TEXTS else _is_number(value)
-            if not fits:
-                kind = "text" if name in _TEXTS else "a finite number"
-                raise InputFileError(f"{where}: layers.{number}.{name}: must be {kind}, not {value!r}")
-    return RunResult(found.meta, found.totals, found.layers)
+    rows = tuple(_row(row, f"{where}: layers.{number}") for number, row in enumerate(found.layers))
+    return RunResult(found.meta, found.totals, rows)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+def _row(row: dict[str, Any], place: str) -> dict[str, Any]:
+    """A row with every column of the interface checked; columns that other semantics lack get their neutral value."""
+    for name in (*_TEXTS, *_COUNTS, *_RATIOS):
+        value = row.get(name)
+        if name in _TEXTS:
+            rule, fits = "text", isinstance(value, str)
+        elif name in _COUNTS:
+            rule, fits = "an integer >= 0", type(value) is int and value >= 0
+        else:
+            rule, fits = "a number >= 0", type(value) in (int, float) and 0 <= float(value or 0) < 1e300
+        if not fits:
+            raise NmsatError.rule(place, name, rule, value)
+    if row["stage"] not in STAGES:
+        raise NmsatError.rule(place, "stage", f"one of {', '.join(STAGES)}", row["stage"])
+    return {"order": "", "chain": 0, "busy_cycles": row["compute_cycles"], "fill_cycles": 0, **row}

@@ -31,6 +31,7 @@ COLUMNS = (
     "order",
     "chain",
     "busy_cycles",
+    "fill_cycles",
 )
 
 
@@ -45,7 +46,7 @@ class RunResult:
     totals : dict
         Sums and ratios; ``cycles`` is an integer, ``energy_j`` a model.
     layers : tuple of dict
-        Rows in program order with the keys of ``COLUMNS``.
+        Rows in program order with the keys of ``COLUMNS``; of a row's stalls ``fill_cycles`` wait for its first tile.
     """
 
     meta: dict[str, Any]

@@ -123,6 +123,7 @@ def summarise(
         "config_hash": accelerator.config_hash(),
         "seed": None,
         "semantics": "nmsat",
+        "accelerator_fields": accelerator.model_dump(),
         "energy_table": f"{table.name} ({table.kind}) {table.config_hash()}",
         "options": {name: getattr(options, name) for name in Options.__dataclass_fields__},
     }
@@ -168,6 +169,7 @@ def _row(step: StepTime, program: Program, accelerator: Accelerator) -> dict[str
         "order": Order(item["order"]).name.lower() if product else "",
         "chain": item["chain"],
         "busy_cycles": step.compute_cycles,
+        "fill_cycles": min(step.cost.fill_cycles, step.cycles - step.shown_cycles) if step.cost else 0,
     }
 
 
