@@ -2,9 +2,9 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 # Debian packages: python3-venv for a bare system Python, git for provenance of checks; g++, perl and iverilog for the
-# simulators that check the hardware; an assembler and an emulator for the AArch64 kernels; a browser that
-# opens the reports.
-APT := python3-venv git make g++ perl iverilog z3 binutils-aarch64-linux-gnu qemu-user chromium
+# simulators that check the hardware; tcl for the scripts of the board flow; an assembler and an emulator for the
+# AArch64 kernels; a browser that opens the reports.
+APT := python3-venv git make g++ perl iverilog z3 tcl binutils-aarch64-linux-gnu qemu-user chromium
 
 .PHONY: help run test slow bench lint gallery clean system
 .DEFAULT_GOAL := help

@@ -116,4 +116,4 @@ class BoardPlatform(XilinxPlatform):
         plan = self.build(design, name, do_build=False, script_before_bitstream=gate, add_constraints=loose)
         files = {file: text if isinstance(text, str) else text.decode() for file, text in plan.files.items()}
         files[f"{name}.v"] = verilog_of(Emitted(name, files.pop(f"{name}.il"), (), {name: 1})).text
-        return dict(sorted(files.items()))
+        return {file: text.rstrip("\n") + "\n" for file, text in sorted(files.items())}

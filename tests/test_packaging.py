@@ -22,6 +22,7 @@ SHIPPED = (
     ".yaml",
     ".js",
     ".j2",
+    ".tcl",
 )  # kinds of file that belong to the package; a new kind is added here and to package-data
 
 

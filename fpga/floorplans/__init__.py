@@ -1,0 +1,1 @@
+"""Floorplans that ship with the package, one YAML each."""
