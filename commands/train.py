@@ -12,8 +12,6 @@ from ..models.errors import NmsatError
 from .options import positive, verb
 from .output import check_outputs, progress, write
 
-EPOCHS = {"digits-mlp": 20, "digits-cnn": 10}
-
 
 def add(verbs: Any) -> None:
     parser = verb(
@@ -23,14 +21,15 @@ def add(verbs: Any) -> None:
         "nmsat train digits-mlp --method bdwp --sparsity 2:8 --seeds 5 -o trained",
         _train,
     )
-    parser.add_argument(
-        "task", nargs="?", default="digits-mlp", metavar="TASK", help="digits-mlp or digits-cnn (default: digits-mlp)"
-    )
+    known = "digits-mlp (default), digits-cnn or bytes-lm"
+    parser.add_argument("task", nargs="?", default="digits-mlp", metavar="TASK", help=known)
     parser.add_argument("--method", default="bdwp", metavar="NAME[,NAME]", help="recipes, or all (default: bdwp)")
     parser.add_argument("--sparsity", default="2:8", metavar="N:M", help="pattern (default: 2:8)")
     parser.add_argument("--seeds", type=positive, default=5, metavar="K", help="runs with seeds 0 to K-1 (default: 5)")
-    parser.add_argument("--epochs", type=positive, metavar="E", help="default: 20, digits-cnn 10")
-    parser.add_argument("--lr", type=float, default=0.05, metavar="R", help="first learning rate (default: 0.05)")
+    parser.add_argument("--epochs", type=positive, metavar="E", help="of the digits (default: 20, digits-cnn 10)")
+    parser.add_argument("--steps", type=positive, metavar="K", help="of bytes-lm (default: 1500)")
+    parser.add_argument("--batch", type=positive, metavar="B", help="of bytes-lm, windows of 64 bytes (default: 16)")
+    parser.add_argument("--lr", type=float, metavar="R", help="greatest learning rate (default: 0.05, bytes-lm 0.006)")
     parser.add_argument("--decay", metavar="WHICH", help="dropped weights that decay: ff, bp, union or none")
     parser.add_argument(
         "--accumulator", choices=("fp32", "window"), default="fp32",
@@ -47,59 +46,57 @@ def add(verbs: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from ..models import Sparsity, Workload
+    from ..models import Sparsity
     from ..models.pruning import RECIPES, make_recipe
     from ..models.training import WindowProducts
-    from ..models.training.trainer import DIGIT_TASKS, Settings
+    from ..models.training.tasks import get_task, workload_of
     from ..models.window import MAX_TERMS_LOG2, Window
 
-    if args.task not in DIGIT_TASKS:
-        raise NmsatError.rule("", "TASK", f"one of {', '.join(DIGIT_TASKS)}", args.task)
+    task = get_task(args.task)
     check_outputs(args.json)
     folder = _folder(args.output)
     methods = list(RECIPES) if args.method == "all" else args.method.split(",")
-    workload, pattern = Workload.load(args.task), Sparsity.parse(args.sparsity)
+    workload, pattern = workload_of(task), Sparsity.parse(args.sparsity)
     for method in methods:  # refuse all bad input before the first run
         make_recipe(method, pattern, workload, decay=args.decay)
+    settings = task.settings({name: getattr(args, name) for name in ("epochs", "steps", "batch", "lr", "decay")})
     products = None
     if args.accumulator == "window":
+        if not task.any_products:
+            raise NmsatError.rule("", "--accumulator", f"fp32 for {task.name}", args.accumulator)
         products = WindowProducts(Window(args.window_lsb, args.window_lsb + 17 + MAX_TERMS_LOG2))
-    settings = Settings(epochs=args.epochs or EPOCHS[args.task], lr=args.lr, decay=args.decay)
     records = []
     for method in methods:
-        record, best = _runs(args, method, settings, products)
+        record, best = _runs(args, task, method, settings, products)
         records.append(record)
         if folder is not None:
-            _save(folder if len(methods) == 1 else folder / method, workload, record, best, settings.batch)
+            _save(folder if len(methods) == 1 else folder / method, workload, record, best, settings.batch, task.scored)
     if args.json:
         write(args.json, _text(records[0] if len(records) == 1 else records))
     return 0
 
 
-def _runs(args: argparse.Namespace, method: str, settings: Any, products: Any) -> tuple[dict[str, Any], Any]:
+def _runs(args: argparse.Namespace, task: Any, method: str, settings: Any, products: Any) -> tuple[dict[str, Any], Any]:
     """The record of one method's runs, and the run with the best accuracy (the first of equals)."""
     import numpy as np
-
-    from ..models.training.trainer import train
 
     quiet = args.quiet or args.json == "-"
     runs = []
     for seed in range(args.seeds):
         shown = progress(f"{method} seed {seed}") if sys.stderr.isatty() and not quiet else iter
-        how = {"seed": seed, "settings": settings, "products": products, "progress": shown}
-        runs.append(train(args.task, method, args.sparsity, **how))
+        runs.append(task.run(method, args.sparsity, seed, settings, products, shown))
     found = [run.accuracy for run in runs]
     spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
     sparsity = "dense" if method == "dense" else args.sparsity
     record = {
-        "task": args.task,
+        "task": task.name,
         "method": method,
         "sparsity": sparsity,
         "seeds": list(range(args.seeds)),
         "accuracies": found,
         "accuracy_mean": float(np.mean(found)),
         "accuracy_std": spread,
-        "epochs": settings.epochs,
+        **task.facts(settings),
         "final_loss_mean": float(np.mean([run.losses[-1] for run in runs])),
         "flip_rate_last_epoch": float(np.mean([run.flips[-1] for run in runs])) if runs[0].flips else 0.0,
         "accumulator": "fp32" if products is None else f"window, L = {products.window.lsb}",
@@ -108,21 +105,20 @@ def _runs(args: argparse.Namespace, method: str, settings: Any, products: Any) -
     }
     if not quiet:
         mean = f"{100 * record['accuracy_mean']:6.2f} +- {100 * spread:.2f} %"
-        facts = f"{len(runs)} seeds, {settings.epochs} epochs"
-        print(f"{args.task} {method:17} {sparsity:6} {mean} of 540 test images, {facts}")
+        print(f"{task.name} {method:17} {sparsity:6} {mean} of {task.scored}, {len(runs)} seeds")
     return record, max(runs, key=lambda run: run.accuracy)
 
 
-def _save(folder: Path, workload: Any, record: dict[str, Any], best: Any, batch: int) -> None:
+def _save(folder: Path, workload: Any, record: dict[str, Any], best: Any, batch: int, scored: str) -> None:
     from ..models.stages import Accuracy
     from ..models.training.export import workload_file
 
     fact = Accuracy(
-        task="digits",
+        task=record["task"],
         value=record["accuracy_mean"],
         std=record["accuracy_std"],
         seeds=len(record["seeds"]),
-        note="share of 540 test images",
+        note=f"share of {scored}",
     )
     built = workload_file(workload, record["method"], best, batch=batch, accuracy=fact)
     try:

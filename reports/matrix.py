@@ -16,7 +16,7 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_lowering.py::test_the_three_products_of_a_convolution",
     ),
-    ("thirteen networks, training and inference", "yes", "test_simulate.py::test_the_whole_zoo_runs"),
+    ("fourteen networks, training and inference", "yes", "test_simulate.py::test_the_whole_zoo_runs"),
     ("OS and WS, chosen per layer and stage", "yes", "test_simulate.py::test_the_scheduler_picks_the_best_candidate"),
     ("program: one binary encoding", "yes", "test_program.py::test_decode_inverts_encode"),
     ("closed form equals value-exact engine", "yes", "test_engine.py::test_closed_form_equals_engine"),
@@ -40,6 +40,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "pruning recipes and reference training on digits",
         "yes",
         "test_training_runs.py::test_recipes_keep_their_margins",
+    ),
+    (
+        "a language model ranks the recipes",
+        "yes",
+        "test_accuracy.py::test_the_language_model_ranks_recipes",
     ),
     ("SCALE-Sim files and cycles", "yes", "test_scalesim.py::test_printed_cycles"),
     (

@@ -72,7 +72,7 @@ def test_schedule_forms(capsys, tmp_path):
 def test_list(capsys):
     _, out, _ = run(capsys, "list", "--json", "-")
     data = json.loads(out)
-    assert len(data["workloads"]) == 13
+    assert len(data["workloads"]) == 14
     assert [item["name"] for item in data["accelerators"]] == ["sat", "sat_4x4", "sat_8x8"]
     assert "resnet50" in run(capsys, "list", "workloads")[1]
     assert run(capsys, "list", "-q")[1] == ""

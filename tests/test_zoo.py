@@ -28,7 +28,7 @@ def test_files_are_current(name):
 
 def test_names():
     assert Workload.names() == sorted(ZOO)
-    assert len(ZOO) == 13
+    assert len(ZOO) == 14
 
 
 @pytest.mark.parametrize(("name", "gmac"), sorted(ORACLES.items()))

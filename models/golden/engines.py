@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import NmsatError
 from ..sparsity import Sparsity
-from .floats import F16, F32, canonical, ftz_add, ftz_multiply, narrow, require_dtype
+from .floats import F16, F32, canonical, from_bits, ftz_add, ftz_multiply, narrow, require_dtype, to_bits
 from .nm_format import U8, Compressed, compress
 
 Mask = NDArray[np.bool_]
@@ -159,13 +159,13 @@ def product_operand(weights: Compressed, taps: Sequence[int] | None = None) -> t
 
 def relu(x16: F16) -> F16:
     """ReLU on binary16: a set sign bit gives +0 (also -0), a NaN stays the canonical NaN."""
-    found = canonical(require_dtype("x16", x16, np.float16))
-    return np.where(np.signbit(found), np.float16(0), found)
+    bits = to_bits(canonical(require_dtype("x16", x16, np.float16)))
+    return from_bits(bits & ((bits >> 15) - np.uint16(1)))  # all ones where the sign bit is clear
 
 
 def relu_mask(x16: F16) -> Mask:
     """Where the gradient passes: True where ReLU's result is not zero (so for NaN too)."""
-    return relu(x16) != 0
+    return to_bits(relu(x16)) != 0
 
 
 def pack_mask(mask: Mask) -> U8:
@@ -186,7 +186,7 @@ def apply_mask(x16: F16, mask: Mask) -> F16:
     found = canonical(require_dtype("x16", x16, np.float16))
     if require_dtype("mask", mask, np.bool_).shape != found.shape:
         raise NmsatError.rule("golden", "mask.shape", f"{found.shape} like x16", mask.shape)
-    return np.where(mask, found, np.float16(0))
+    return from_bits(to_bits(found) * np.asarray(mask))
 
 
 def _weights(w16: Any) -> F16:

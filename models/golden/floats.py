@@ -56,11 +56,15 @@ def from_bits(bits: NDArray[Any]) -> NDArray[Any]:
 
 
 def canonical(values: NDArray[Any]) -> NDArray[Any]:
-    """Replace every NaN of a float16 or float32 array by the canonical quiet NaN of its format."""
+    """Replace every NaN of a float16 or float32 array by the canonical quiet NaN of its format.
+
+    An array without a NaN comes back itself, not as a copy.
+    """
     found = np.asarray(values)
     if found.dtype not in _NAN_VALUES:
         raise NmsatError.rule("golden", "values.dtype", "float16 or float32", found.dtype.name)
-    return np.where(np.isnan(found), _NAN_VALUES[found.dtype], found)
+    nan = np.isnan(found)
+    return np.where(nan, _NAN_VALUES[found.dtype], found) if nan.any() else found
 
 
 def widen(values: F16) -> F32:

@@ -50,6 +50,39 @@ def compress_groups(weights, values, indices, keep, group):  # pragma: no cover
     return True
 
 
+@njit(cache=True)
+def narrow_bits_into(bits, out):  # pragma: no cover
+    """:func:`nmsat.models.golden.floats.narrow_bits` without branches, so that it is vectorised.
+
+    Parameters
+    ----------
+    bits : uint32 array (n,)
+    out : uint16 array (n,)
+        Written.
+    """
+    one = np.uint32(1)
+    for i in range(bits.size):
+        magnitude = bits[i] & np.uint32(0x7FFFFFFF)
+        exponent = magnitude >> np.uint32(23)
+        odd = (magnitude >> np.uint32(13)) & one  # nearest even: half of the lowest kept bit, less one if that is even
+        normal = (magnitude + np.uint32(0xFFF) + odd - np.uint32(112 << 23)) >> np.uint32(13)
+        fraction = (magnitude & np.uint32(0x7FFFFF)) | np.uint32(0x800000)
+        shift = min(np.uint32(126) - exponent, np.uint32(25)) if exponent < 113 else one
+        below = (one << (shift - one)) - one
+        subnormal = (fraction + below + ((fraction >> shift) & one)) >> shift
+        found = subnormal if exponent < 113 else normal
+        found = np.uint32(0x7C00) if magnitude >= np.uint32(0x477FF000) else found  # 65520 and above
+        found |= (bits[i] >> np.uint32(16)) & np.uint32(0x8000)
+        out[i] = np.uint16(0x7E00) if magnitude > np.uint32(0x7F800000) else np.uint16(found)
+
+
+@njit(cache=True)
+def look_up(bits, table, out):  # pragma: no cover
+    """out[i] = table[bits[i]]: uint16 (n,), any (65536,), the same (n,); written."""
+    for i in range(bits.size):
+        out[i] = table[bits[i]]
+
+
 # Contraction to fused multiply-add is safe here and only here: the product of two binary16 values is exact in
 # binary32, so fusing removes no rounding.
 @njit(cache=True, error_model="numpy", fastmath={"contract"}, nogil=True)

@@ -9,8 +9,7 @@ from ..sparsity import DENSE, Sparsity
 from ..stages import Accuracy
 from ..workload import Workload
 from ..workload_file import WorkloadFile
-from .network import Stack
-from .trainer import RunResult
+from .result import RunResult
 
 
 def workload_file(
@@ -22,11 +21,12 @@ def workload_file(
     the dense master weight is kept beside them: training can go on. The weights of a fixed mask are stored with its
     zeros.
     """
-    stack = Stack.of(workload)
     weights: dict[str, NDArray[np.float32]] = {}
     masks: dict[tuple[str, str], NDArray[np.bool_]] = {}
     patterns: dict[tuple[str, str], Sparsity] = {}
-    for layer in stack.layers:
+    for layer in workload.layers:
+        if not layer.has_weights:
+            continue
         used = result.operands[layer.name]
         master = result.state.w32[layer.name]
         fixed = (
@@ -47,5 +47,5 @@ def workload_file(
         masks=masks,
         patterns={key: pattern for key, pattern in patterns.items() if key in masks or pattern == DENSE},
         accuracy=facts,
-        notes=(f"trained on the digits by {method}",),
+        notes=(f"trained by {method}",),
     )

@@ -1,13 +1,30 @@
-"""Compiled twin of the weight update, for whole runs; imported on first use, tested equal to WUVE's definition."""
+"""Compiled twins for whole runs: the weight update and the conversions; imported on first use, tested equal."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from ..golden import UpdateRule, narrow, wuve_update
+from ..golden import UpdateRule, narrow, widen, wuve_update
 from ..golden.engines import Mask
 from ..golden.floats import F16, F32
+from ..golden.kernels import look_up, narrow_bits_into
+
+_WIDE = widen(np.arange(2**16, dtype=np.uint16).view(np.float16))
+
+
+def fast_narrow(values: F32) -> F16:
+    """:func:`nmsat.models.golden.narrow`, compiled; C order."""
+    found = np.empty(values.shape, np.float16)
+    narrow_bits_into(np.ascontiguousarray(values).reshape(-1).view(np.uint32), found.reshape(-1).view(np.uint16))
+    return found
+
+
+def fast_widen(values: F16) -> F32:
+    """:func:`nmsat.models.golden.widen`, compiled; C order."""
+    found = np.empty(values.shape, np.float32)
+    look_up(np.ascontiguousarray(values).reshape(-1).view(np.uint16), _WIDE, found.reshape(-1))
+    return found
 
 
 @njit(cache=True)

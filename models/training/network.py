@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NmsatError
-from ..golden import apply_mask, narrow, nm_mask, relu, relu_mask
+from ..golden import apply_mask, nm_mask, relu, relu_mask
 from ..golden.floats import F16, F32
 from ..pruning.recipes import Operands
 from ..sparsity import DENSE
@@ -129,15 +129,28 @@ def forward(stack: Stack, operands: Mapping[str, Operands], x: F16, products: Pr
     """
     columns, masks = [], []
     for layer, has_relu in zip(stack.layers, stack.relus, strict=True):
-        used = operands[layer.name]
-        a = forward_columns(x, layer)
-        b = used.ff.reshape(layer.oc, -1, layer.ic).transpose(1, 2, 0)
-        y = narrow(products.multiply(layer.name, "ff", 0, a, b, used.ff_pattern, False))
+        a, y = layer_product(layer, operands[layer.name], x, products)
         columns.append(a)
         masks.append(relu_mask(y) if has_relu else None)
         y = relu(y) if has_relu else y
         x = y.reshape(-1, layer.oh, layer.ow, layer.oc) if layer.op == "conv2d" else y
     return Trace(tuple(columns), tuple(masks), x.reshape(-1, stack.layers[-1].oc))
+
+
+def layer_product(layer: Layer, used: Operands, x: F16, products: Products) -> tuple[F16, F16]:
+    """Forward product of one layer.
+
+    Returns
+    -------
+    columns : float16 array (rows, taps, channels)
+        im2col of ``x``, which :func:`weight_gradient` takes.
+    y : float16 array (rows, oc)
+    """
+    from .kernels import fast_narrow
+
+    columns = forward_columns(x, layer)
+    weights = used.ff.reshape(layer.oc, -1, layer.ic).transpose(1, 2, 0)
+    return columns, fast_narrow(products.multiply(layer.name, "ff", 0, columns, weights, used.ff_pattern, False))
 
 
 def backward(
@@ -179,17 +192,19 @@ def weight_gradient(layer: Layer, columns: F16, dy: F16, products: Products) -> 
 
 def input_gradient(layer: Layer, used: Operands, dy: F16, products: Products) -> F16:
     """dX = dY W^T in binary16; dY is pruned on its way in where the operands say so (SDGP)."""
+    from .kernels import fast_narrow
+
     swapped = not used.gradient_pattern.is_dense
     pattern = used.gradient_pattern if swapped else used.bp_pattern
     if swapped:
         dy = np.where(nm_mask(dy, pattern, -1), dy, np.float16(0))
     w = used.bp.reshape(layer.oc, -1, layer.ic).transpose(1, 0, 2)  # taps, O, I
     if layer.op == "linear":
-        return narrow(products.multiply(layer.name, "bp", 0, dy[:, None, :], w, pattern, swapped))
+        return fast_narrow(products.multiply(layer.name, "bp", 0, dy[:, None, :], w, pattern, swapped))
     dx = np.zeros((len(dy), layer.h, layer.w, layer.ic), np.float16)
     for part, (y, x) in enumerate(backward_phases(layer)):
         a, b = phase_columns(dy, y, x), w[phase_taps(y, x, layer.kw)]
-        found = narrow(products.multiply(layer.name, "bp", part, a, b, pattern, swapped))
+        found = fast_narrow(products.multiply(layer.name, "bp", part, a, b, pattern, swapped))
         dx[:, y.first :: layer.stride, x.first :: layer.stride] = found.reshape(-1, y.count, x.count, layer.ic)
     return dx
 

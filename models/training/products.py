@@ -6,7 +6,7 @@ to know its mapping: :class:`ProductOrder`, one for each layer and stage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,9 +75,12 @@ class BlasProducts:
     """binary32 matrix products of the widened operands: same inputs, another summation order, fast."""
 
     def multiply(self, layer: str, stage: str, part: int, a: F16, b: F16, pattern: Sparsity, swapped: bool) -> F32:
-        wide = a.reshape(len(a), -1).astype(np.float32)
+        from .kernels import fast_widen
+
+        left = a.reshape(len(a), -1)
+        right = b.reshape(left.shape[1], -1)
         with np.errstate(over="ignore", invalid="ignore"):
-            return wide @ b.reshape(wide.shape[1], -1).astype(np.float32)
+            return _widened(left, fast_widen) @ _widened(right, fast_widen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +149,8 @@ def _operands(a: F16, b: F16, pattern: Sparsity, swapped: bool, lanes: int) -> t
     kept = compress(b, pattern, axis=1)
     shape = (-1, pattern.keep, b.shape[2])
     return flat, kept.values.reshape(shape), kept.indices.reshape(shape), group
+
+
+def _widened(matrix: F16, convert: Callable[[F16], F32]) -> F32:
+    """A matrix in binary32, in the memory order it has: BLAS takes either."""
+    return convert(matrix.T).T if matrix.flags.f_contiguous else convert(matrix)

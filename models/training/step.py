@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from ..errors import NmsatError
 from ..golden import UpdateRule, narrow
 from ..golden.floats import F16, F32
 from ..pruning.recipes import Operands, Recipe
+from ..workload import Layer
 from .loss import cross_entropy, cross_entropy_gradient
 from .network import Gradients, Stack, Trace, backward, forward
 from .products import BlasProducts, Products
@@ -91,9 +93,17 @@ class StepResult:
     gradients: Gradients
 
 
-def stage_operands(stack: Stack, recipe: Recipe, w16: Mapping[str, F16], progress: float) -> dict[str, Operands]:
-    """What the stages multiply with at ``progress`` (0..1)."""
-    recipe.begin(w16, {layer.name: layer for layer in stack.layers}, progress)
+class HasLayers(Protocol):
+    """A network's products in forward order."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+
+
+def stage_operands(stack: HasLayers, recipe: Recipe, w16: Mapping[str, F16], progress: float) -> dict[str, Operands]:
+    """What the stages multiply with at ``progress`` (0..1); weights of no product (embeddings) are left alone."""
+    layers = {layer.name: layer for layer in stack.layers}
+    recipe.begin({name: w16[name] for name in layers}, layers, progress)
     return {layer.name: recipe.operands(layer, w16[layer.name], progress) for layer in stack.layers}
 
 

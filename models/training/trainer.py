@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import cos, isfinite, pi
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +12,13 @@ from ..errors import NmsatError
 from ..golden import UpdateRule
 from ..golden.floats import F16
 from ..pruning.recipes import LAM, Operands, make_recipe
-from ..pruning.statistics import flip_rate, overlap
 from ..sparsity import Sparsity
 from ..workload import Workload
 from .data import Split, digits
 from .network import Stack, forward
 from .products import BlasProducts, Products
+from .result import MaskWatch, Progress, RunResult, mask_overlap, one_thread
 from .step import State, stage_operands, training_step
-
-DIGIT_TASKS = ("digits-mlp", "digits-cnn")
-Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +53,6 @@ class Settings:
     def rate(self, progress: float) -> float:
         """Learning rate at ``progress``, 0..1."""
         return self.lr * 0.5 * (1 + cos(pi * progress))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RunResult:
-    """A finished run.
-
-    Attributes
-    ----------
-    accuracy : float
-        Share of test images classified right, 0..1, with the operands that the recipe uses at the end.
-    losses : tuple of float
-        Mean training loss of every epoch.
-    flips : tuple of float
-        Flip rate of the forward masks from epoch to epoch, all pruned layers together (one fewer than epochs).
-    overlap : float
-        P(BP keeps | FF keeps) at the end, averaged over the layers that both stages prune; 0 without any.
-    skipped : int
-        Steps given up because a gradient overflowed.
-    state, operands
-        The trained weights, and what the stages make of them.
-    """
-
-    accuracy: float
-    losses: tuple[float, ...]
-    flips: tuple[float, ...]
-    overlap: float
-    skipped: int
-    state: State
-    operands: dict[str, Operands] = field(repr=False)
 
 
 def train(
@@ -132,8 +97,7 @@ def train(
         raise NmsatError.rule("training", "batch", f"at most {len(data.train_x)}", settings.batch)
     state, steps, skipped = State.initial(stack.initial_weights(seed)), settings.epochs * per_epoch, 0
     losses: list[float] = []
-    flips: list[float] = []
-    before: dict[str, NDArray[np.bool_]] | None = None
+    watch = MaskWatch()
     with one_thread():
         for epoch in progress(range(settings.epochs)):
             order, total = rng.permutation(len(images)), 0.0
@@ -145,14 +109,10 @@ def train(
                 result = training_step(stack, state, recipe, x, y, rule, progress=at, products=products)
                 state, total, skipped = result.state, total + result.loss, skipped + result.skipped
             losses.append(total / per_epoch)
-            masks = _masks(stage_operands(stack, recipe, state.w16, (epoch + 1) / settings.epochs), "ff")
-            if before is not None and masks.keys() == before.keys() and masks:
-                pairs = [(before[n].reshape(-1), masks[n].reshape(-1)) for n in masks]
-                flips.append(flip_rate(*(np.concatenate(side) for side in zip(*pairs, strict=True))))
-            before = masks
+            watch.see(stage_operands(stack, recipe, state.w16, (epoch + 1) / settings.epochs))
         operands = stage_operands(stack, recipe, state.w16, 1.0)
         right = accuracy(stack, operands, data.test_x, data.test_y, products)
-    return RunResult(right, tuple(losses), tuple(flips), _overlap(operands), skipped, state, operands)
+    return RunResult(right, tuple(losses), watch.flips, mask_overlap(operands), skipped, state, operands)
 
 
 def accuracy(
@@ -174,27 +134,3 @@ def shaped(stack: Stack, images: F16) -> F16:
     if images[:1].size != np.prod(shape):
         raise NmsatError.rule(stack.workload.name, f"layer {first.name!r}", "for inputs of 64 pixels", shape)
     return images.reshape(len(images), *shape)
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """BLAS with one thread, where threadpoolctl is there to ask for it: these matrices are too small for two."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return nullcontext()
-    return threadpool_limits(1, user_api="blas")
-
-
-def _masks(operands: dict[str, Operands], stage: str) -> dict[str, NDArray[np.bool_]]:
-    """Masks of the layers whose operand is N:M in a stage."""
-    picked = {
-        name: (used.ff, used.ff_pattern) if stage == "ff" else (used.bp, used.bp_pattern)
-        for name, used in operands.items()
-    }
-    return {name: array != 0 for name, (array, pattern) in picked.items() if not pattern.is_dense}
-
-
-def _overlap(operands: dict[str, Operands]) -> float:
-    ff, bp = _masks(operands, "ff"), _masks(operands, "bp")
-    both = [overlap(ff[name], bp[name]) for name in ff if name in bp]
-    return float(np.mean(both)) if both else 0.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Entry = dict[str, Any]
+FIRST = {"input_gradient": True}  # of a first product whose input, an embedding, is trained
 
 
 class Net:
@@ -356,8 +357,37 @@ def digits_cnn() -> Net:
     return net
 
 
+def bytes_lm() -> Net:
+    """Language model over bytes: dim 128, depth 2, 4 heads, mlp 512, context 64 (no biases, no embeddings)."""
+    net, dim, mlp, tokens = Net(128, 1), 128, 512, 64
+
+    def each(name: str, function: str, width: int = dim) -> None:
+        net.add(name, "elementwise", function=function, oc=width, tokens=tokens)
+
+    for block in ("block0", "block1"):
+        skip = net.last if net.layers else None
+        each(f"{block}.norm1", "rmsnorm")
+        net.add(f"{block}.qkv", "linear", ic=dim, oc=3 * dim, tokens=tokens, **({} if skip else FIRST))
+        net.add(f"{block}.attention", "attention", heads=4, head_dim=dim // 4, tokens=tokens)
+        net.add(f"{block}.proj", "linear", ic=dim, oc=dim, tokens=tokens)
+        each(f"{block}.add1", "add")  # the first block's skip is the embedding, the network's input
+        if skip:
+            net.reads(f"{block}.proj", skip)
+        each(f"{block}.norm2", "rmsnorm")
+        net.add(f"{block}.fc1", "linear", ic=dim, oc=mlp, tokens=tokens)
+        each(f"{block}.relu", "relu", mlp)
+        net.add(f"{block}.fc2", "linear", ic=mlp, oc=dim, tokens=tokens)
+        each(f"{block}.add2", "add")
+        net.reads(f"{block}.fc2", f"{block}.add1")
+    each("norm", "rmsnorm")
+    net.add("head", "linear", ic=dim, oc=256, tokens=tokens, prune=False)
+    net.add("loss", "elementwise", function="cross_entropy", oc=256, tokens=tokens)
+    return net
+
+
 ZOO: dict[str, Callable[[], Net]] = {
     "bert_base": bert_base,
+    "bytes-lm": bytes_lm,
     "digits-cnn": digits_cnn,
     "digits-mlp": digits_mlp,
     "efficientnet_b0": efficientnet_b0,
