@@ -33,7 +33,7 @@ gallery: $(VENV)/.dev ## regenerate the committed gallery (reports/gallery)
 	$(VENV)/bin/nmsat report --gallery reports/gallery
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venv-oldest build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-torch build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # Only what is missing is installed, by apt as root or through sudo.
 system:

@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
         "nmsat export model.onnx -o workload.yaml --batch 64 --pattern auto",
         _export,
     )
-    parser.add_argument("model", metavar="MODEL", help=".onnx, or .safetensors or .npz with its YAML")
+    parser.add_argument("model", metavar="MODEL", help=".onnx, .pt2, or .safetensors or .npz with its YAML")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="workload.yaml; its NPZ is put beside it")
     parser.add_argument("--batch", type=positive, default=1, metavar="B", help="samples of a step (default: 1)")
     parser.add_argument("--mode", choices=("train", "infer"), default="train", help="default: train")

@@ -36,7 +36,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "workload",
         metavar="WORKLOAD",
-        help="zoo name, .yaml, .onnx, .safetensors or .npz with its YAML, SCALE-Sim .csv",
+        help="zoo name, .yaml, .onnx, .pt2, .safetensors or .npz with its YAML, SCALE-Sim .csv",
     )
     parser.add_argument("-a", "--accelerator", default="sat", metavar="ACCEL", help="name or YAML file (default: sat)")
     parser.add_argument("--method", choices=tuple(METHODS), default="bdwp", help="default: bdwp")

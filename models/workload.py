@@ -24,7 +24,7 @@ from .yaml_io import named_file, names_in, read_yaml, validate
 
 FORMAT = "nmsat-workload/1"
 _FOLDER = Path(__file__).parent / "zoo"
-NETWORK_SUFFIXES = (".onnx", ".safetensors", ".npz")  # read by the importers
+NETWORK_SUFFIXES = (".onnx", ".pt2", ".safetensors", ".npz")  # read by the importers
 
 Size = Annotated[int, Field(ge=1, le=SIZE_LIMIT)]
 Op = Literal["conv2d", "linear", "depthwise", "attention", "elementwise"]

@@ -35,7 +35,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_importers.py::test_layers_shapes_and_patterns_of_real_exports",
     ),
-    ("torch.export archives", NOT_YET, ""),
+    (
+        "torch.export archives, read without torch or pickle",
+        "yes",
+        "test_importers.py::test_an_archive_holds_what_onnx_holds",
+    ),
     (
         "pruning recipes and reference training on digits",
         "yes",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from nmsat.__main__ import main
 from nmsat.models import Accelerator, NmsatError, Sparsity, Workload
@@ -36,13 +38,27 @@ MLP = {
     "2": ("linear", (64, 1, 1, 64), "2:8"),
     "4": ("linear", (10, 1, 1, 64), "dense"),
 }
+WAVE = {
+    "stem": ("conv2d", (16, 1, 7, 2), "dense"),
+    "wide": ("conv2d", (32, 1, 4, 16), "2:4"),
+    "depth": ("depthwise", (32, 1, 3, 1), "dense"),
+    "far": ("conv2d", (16, 1, 3, 32), "2:4"),
+    "fc": ("linear", (8, 1, 1, 16), "dense"),
+}
 NETWORKS = {
     "cnn24_legacy.onnx": CNN,
     "cnn24_dynamo.onnx": CNN,
     "cnn24_bn.onnx": CNN,
     "block416_legacy.onnx": BLOCK,
     "block416_dynamo.onnx": BLOCK,
+    "block416_attention.onnx": BLOCK,
     "mlp28_dynamo.onnx": MLP,
+    "cnn24.pt2": CNN,
+    "cnn24_core.pt2": CNN,
+    "block416.pt2": BLOCK,
+    "block416_core.pt2": BLOCK,
+    "mlp28.pt2": MLP,
+    "wave24.pt2": WAVE,
 }
 
 
@@ -95,12 +111,98 @@ def test_folding_keeps_the_forward_mask_and_changes_the_weights():
         np.testing.assert_array_equal(folded.mask(name, "ff"), kept.mask(name, "ff"))
 
 
-@pytest.mark.parametrize("name", ["block416_legacy.onnx", "block416_dynamo.onnx"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("block416")])
 def test_attention_is_found(name):
+    """Written out by either exporter, as ONNX's Attention node (opset 23), as ATen's one operator or decomposed."""
     workload = import_network(FIXTURES / name).network.workload
     assert functions(workload) == BLOCK_OPS
     attention = workload.layers[3]
     assert (attention.heads, attention.head_dim, attention.tokens) == (2, 16, 9)
+
+
+# --- archives of torch.export -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("archive", "other"),
+    [
+        ("cnn24.pt2", "cnn24_bn.onnx"),
+        ("cnn24_core.pt2", "cnn24_bn.onnx"),
+        ("block416.pt2", "block416_dynamo.onnx"),
+        ("block416_core.pt2", "block416_dynamo.onnx"),
+        ("mlp28.pt2", "mlp28_dynamo.onnx"),
+    ],
+)
+def test_an_archive_holds_what_onnx_holds(archive, other):
+    """The same weights to the bit, masks, shapes and cycles as the ONNX file of the same model, BN not folded."""
+    found, expected = (import_network(FIXTURES / name, batch=4) for name in (archive, other))
+    assert functions(found.network.workload) == functions(expected.network.workload)
+    assert found.network.weights.keys() == expected.network.weights.keys()
+    for name, weights in expected.network.weights.items():
+        np.testing.assert_array_equal(found.network.weights[name], weights)
+    sat = Accelerator.load("sat_8x8")
+    cycles = [simulate(x.without_batch(), sat, batch=4).totals["cycles"] for x in (found, expected)]
+    assert cycles[0] == cycles[1]
+
+
+def test_an_archive_needs_no_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["export", str(FIXTURES / "mlp28.pt2"), "-o", str(tmp_path / "w.yaml"), "-q"]) == 0
+    found = load_workload(tmp_path / "w.yaml")
+    assert found.workload.source is not None
+    assert found.workload.source.tool == "torch.export 2.13.0+cpu"
+    assert main(["run", str(FIXTURES / "cnn24.pt2"), "-a", "sat_8x8", "--batch", "4", "-q"]) == 0
+
+
+@pytest.mark.parametrize("name", ["wave24.pt2", "wave24_dynamo.onnx", "wave24_legacy.onnx"])
+def test_one_dimensional_convolutions(name):
+    """Height 1; what has no symmetric padding becomes the input length that gives the same output."""
+    found = import_network(FIXTURES / name, batch=3)
+    layers = {layer.name: layer for layer in found.network.workload.layers}
+    seen = {n: (layers[n].w, layers[n].kw, layers[n].stride, layers[n].ow) for n in ("stem", "wide", "depth", "far")}
+    assert seen == {"stem": (69, 7, 2, 32), "wide": (19, 4, 1, 16), "depth": (18, 3, 1, 16), "far": (14, 3, 1, 12)}
+    assert all((layer.h, layer.kh, layer.oh) == (1, 1, 1) for n, layer in layers.items() if n in seen)
+    assert layers["depth"].groups == 32
+    pool = next(layer for layer in layers.values() if layer.function == "maxpool")
+    assert (pool.kh, pool.kw, pool.stride, pool.w) == (1, 2, 2, 32)
+    rows = {row["layer"]: row["pattern"] for row in found.layers}
+    assert (rows["wide"], rows["far"]) == ("2:4", "2:4")
+    attention = next(layer for layer in layers.values() if layer.op == "attention")
+    assert (attention.heads, attention.head_dim, attention.tokens) == (1, 16, 12)
+    last = [layer for layer in layers.values() if layer.op == "linear"]
+    assert [(layer.ic, layer.oc, layer.tokens) for layer in last] == [(16, 8, 12)]
+    assert simulate(found.without_batch(), Accelerator.load("sat_4x4"), batch=3).totals["macs"] > 0
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_dequantised_weights(axis, tmp_path):
+    """int8 weights with a scale for all, or one an output or input channel, and a zero point: zeros stay zeros."""
+    rng = np.random.default_rng(3)
+    held = rng.integers(-127, 128, (16, 32)).astype(np.int8)
+    held[held == 0] = 1
+    held.reshape(-1, 4)[:, 2:] = 0
+    scale = np.float32(0.25) if axis is None else rng.uniform(0.1, 1, held.shape[axis]).astype(np.float32)
+    zero = np.zeros_like(scale, dtype=np.int8)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], **({} if axis is None else {"axis": axis})),
+        helper.make_node("Gemm", ["x", "w"], ["y"], transB=1, name="fc"),
+    ]
+    constants = {"q": held, "s": np.asarray(scale), "z": np.asarray(zero)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    (tmp_path / "q.onnx").write_bytes(model.SerializeToString())
+    found = import_network(tmp_path / "q.onnx")
+    (row,) = found.layers
+    assert (row["shape"], row["pattern"], row["axis"]) == ([16, 1, 1, 32], "2:4", "in")
+    wide = scale if axis is None else scale.reshape((-1, 1) if axis == 0 else (1, -1))
+    (weights,) = found.network.weights.values()
+    np.testing.assert_array_equal(weights[:, 0, 0], held.astype(np.float32) * wide)
 
 
 def test_zeros_per_block_counts_removed_weights():

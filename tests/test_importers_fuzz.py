@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 READERS = Path(__file__).parent / "fuzz" / "readers.py"
-FILES = {"onnx": 700, "safetensors": 600, "npz": 500, "workload-npz": 300, "yaml": 300}
+FILES = {"onnx": 700, "pt2": 500, "safetensors": 600, "npz": 500, "workload-npz": 300, "yaml": 300}
 
 
 def run(kind: str, files: int, seed: int, folder: Path) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -193,3 +194,114 @@ def test_bad_arguments(arguments, message, tmp_path, capsys):
     assert main(["export", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "w.yaml"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["net.onnx"]
+
+
+# --- archives of torch.export -----------------------------------------------------------------------------------------
+
+MLP = Path(__file__).parent / "fixtures" / "mlp28.pt2"
+MODEL, WEIGHTS = "mlp28/models/model.json", "mlp28/data/weights/model_weights_config.json"
+
+
+def archive(change=lambda members: None, names=lambda name: name) -> bytes:
+    """The MLP's archive with its members changed; JSON ones are given parsed."""
+    with zipfile.ZipFile(MLP) as held:
+        members = {item.filename: held.read(item) for item in held.infolist()}
+    parsed = {k: json.loads(v) if k.endswith(".json") else v for k, v in members.items()}
+    change(parsed)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in parsed.items():
+            made.writestr(names(name), json.dumps(content).encode() if not isinstance(content, bytes) else content)
+    return packed.getvalue()
+
+
+def entry(members: dict) -> dict:
+    return members[WEIGHTS]["config"]["0.weight"]
+
+
+def put(place: str, value: object):
+    """Change one field of the first weight's entry."""
+
+    def change(members: dict) -> None:
+        held = entry(members)
+        *path, last = place.split(".")
+        for key in path:
+            held = held[key]
+        held[last] = value
+
+    return change
+
+
+def nodes(members: dict) -> list:
+    return members[MODEL]["graph_module"]["graph"]["nodes"]
+
+
+def values(members: dict) -> dict:
+    return members[MODEL]["graph_module"]["graph"]["tensor_values"]
+
+
+def no_hint(members: dict) -> None:
+    values(members)["x" if "x" in values(members) else "input"]["sizes"][0]["as_expr"]["hint"] = None
+
+
+def int64(value: int) -> dict:
+    return {"as_int": value}
+
+
+def bad_weight(members: dict) -> None:
+    name = f"mlp28/data/weights/{entry(members)['path_name']}"
+    members[name] = np.full(64 * 64, np.nan, np.float32).tobytes()
+
+
+ARCHIVES = {
+    "no zip": (lambda: b"PK\x03\x04 nothing", "must be a torch.export archive"),
+    "cut": (lambda: MLP.read_bytes()[:9000], "must be a torch.export archive"),
+    "old": (
+        lambda: archive(names=lambda name: name.replace("models/model.json", "serialized_exported_program.json")),
+        "an archive of old torch holds a pickle; export again with torch 2.9 or newer",
+    ),
+    "pickle": (lambda: archive(put("use_pickle", True)), "must be raw bytes, not a pickle"),
+    "two tops": (lambda: archive(names=lambda n: n.replace("mlp28/byteorder", "x/byteorder")), "with one top folder"),
+    "big endian": (lambda: archive(lambda m: m.update({"mlp28/byteorder": b"big"})), "byteorder: must be little, not 'big'"),
+    "no model": (lambda: archive(lambda m: m.pop(MODEL)), "models: must be one JSON program"),
+    "no json": (lambda: archive(lambda m: m.update({MODEL: b"{"})), "must be JSON"),
+    "deep json": (lambda: archive(lambda m: m.update({MODEL: b"[" * 100_000})), "must be JSON"),
+    "missing weight": (lambda: archive(lambda m: m[WEIGHTS]["config"].pop("0.weight")), "must be among the archive's weights"),
+    "missing bytes": (lambda: archive(put("path_name", "../../etc/passwd")), "with the member data/weights/../../etc/passwd"),
+    "dtype": (lambda: archive(put("tensor_meta.dtype", 9)), "dtype: must be one of 1, 2,"),
+    "size": (lambda: archive(put("tensor_meta.sizes", [int64(64), int64(2**40)])), "sizes and strides: must be inside"),
+    "negative": (lambda: archive(put("tensor_meta.sizes", [int64(-1), int64(64)])), "sizes and strides: must be inside"),
+    "stride": (lambda: archive(put("tensor_meta.strides", [int64(65), int64(1)])), "sizes and strides: must be inside"),
+    "negative stride": (lambda: archive(put("tensor_meta.strides", [int64(-64), int64(1)])), "sizes and strides: must be inside"),
+    "bomb": (lambda: archive(lambda m: (put("tensor_meta.sizes", [int64(10**6)] * 2)(m), put("tensor_meta.strides", [int64(0)] * 2)(m))), "sizes and strides: must be inside"),
+    "offset": (lambda: archive(put("tensor_meta.storage_offset", int64(1))), "sizes and strides: must be inside"),
+    "nan": (lambda: archive(bad_weight), "weight: must be finite numbers"),
+    "open size": (lambda: archive(no_hint), "must have known sizes"),
+    "unwritten": (lambda: archive(lambda m: nodes(m).pop(0)), "must read values written before it"),
+    "operator": (lambda: archive(lambda m: nodes(m)[0].update(target="torch.ops.aten.einsum.default")), "einsum is not supported"),
+    "control flow": (lambda: archive(lambda m: nodes(m)[0].update(target="torch.ops.higher_order.cond")), "is not supported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archives_that_lie(name, tmp_path, capsys):
+    make, message = ARCHIVES[name]
+    (tmp_path / "net.pt2").write_bytes(make())
+    assert main(["export", str(tmp_path / "net.pt2"), "-o", str(tmp_path / "w.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith(f"nmsat: {tmp_path / 'net.pt2'}")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w.yaml").exists()
+
+
+def test_the_changed_archive_is_good_without_a_change(tmp_path):
+    (tmp_path / "net.pt2").write_bytes(archive())
+    assert main(["export", str(tmp_path / "net.pt2"), "-o", str(tmp_path / "w.yaml"), "-q"]) == 0
+
+
+def test_a_pickle_in_an_archive_is_never_opened(tmp_path):
+    """Sample inputs are a pickle that torch writes; whatever stands there changes nothing."""
+    hostile = pickle.dumps(Ellipsis)
+    (tmp_path / "net.pt2").write_bytes(archive(lambda m: m.update({"mlp28/data/sample_inputs/model.pt": hostile})))
+    assert main(["export", str(tmp_path / "net.pt2"), "-o", str(tmp_path / "w.yaml"), "-q"]) == 0

@@ -51,7 +51,7 @@ def import_network(
     Parameters
     ----------
     path : str or Path
-        .onnx, .safetensors or .npz.
+        .onnx, .pt2, .safetensors or .npz.
     batch : int, optional
         Batch of the stages' sizes; None: 1.
     mode : "train" or "infer"
@@ -107,7 +107,11 @@ def _read(path: Path, dims: Mapping[str, int] | None) -> Network:
         from .tensor_files import read_tensors
 
         return read_tensors(path)
-    raise NmsatError.rule(str(path), "", "a .onnx, .safetensors or .npz file", suffix)
+    if suffix == ".pt2":
+        from .pt2_graph import read_pt2
+
+        return read_pt2(path)
+    raise NmsatError.rule(str(path), "", "a .onnx, .pt2, .safetensors or .npz file", suffix)
 
 
 def _runs(layer: Layer, found: AxisPattern) -> Sparsity:

@@ -76,6 +76,24 @@ class Network:
         self.weights[name] = weights
         return name
 
+    def gate(self, output: str, moving: list[str]) -> bool:
+        """x * sigmoid(x), x * gelu's bracket: the activation that is there already; False for another product."""
+        if len(moving) != 2:
+            return False
+        by_name = {entry["name"]: entry for entry in self.layers[-64:]}
+        for one, other in (moving, moving[::-1]):
+            writers = self.sources([one])
+            entry = by_name.get(writers[0]) if len(writers) == 1 else None
+            if entry is None or entry.get("function") not in ("sigmoid", "gelu"):
+                continue
+            place = self.layers.index(entry)
+            before = (self.layers[place - 1]["name"],) if place else ()
+            if tuple(entry.get("inputs", before)) == self.sources([other]):
+                entry["function"] = "silu" if entry["function"] == "sigmoid" else "gelu"
+                self.writers[output] = (entry["name"],)
+                return True
+        return False
+
     def workload(self, name: str, description: str = "") -> Workload:
         """The layers as a workload; what breaks a rule is an InputFileError.
 

@@ -234,7 +234,7 @@ class _Walker:
             return
         if node.op_type in ("Add", "Sub", "Sum"):
             self._each(node, "add", moving)
-        elif not self._gate(output, moving):
+        elif not self.net.gate(output, moving):
             self._each(node, "scale", moving)
 
     def _norm(self, node: Any, moving: list[str]) -> bool:
@@ -253,24 +253,6 @@ class _Walker:
             return False
         self.net.alias([output], moving[:1])
         return True
-
-    def _gate(self, output: str, moving: list[str]) -> bool:
-        """x * sigmoid(x), x * gelu's bracket: the activation that is there already."""
-        if len(moving) != 2:
-            return False
-        by_name = {entry["name"]: entry for entry in self.net.layers[-64:]}
-        for one, other in (moving, moving[::-1]):
-            writers = self.net.sources([one])
-            entry = by_name.get(writers[0]) if len(writers) == 1 else None
-            if entry is None or entry.get("function") not in ("sigmoid", "gelu"):
-                continue
-            place = self.net.layers.index(entry)
-            before = (self.net.layers[place - 1]["name"],) if place else ()
-            if tuple(entry.get("inputs", before)) == self.net.sources([other]):
-                entry["function"] = "silu" if entry["function"] == "sigmoid" else "gelu"
-                self.net.writers[output] = (entry["name"],)
-                return True
-        return False
 
     def _pool(self, node: Any) -> None:
         shape, place = self._shape(node, 0), self._place(node)

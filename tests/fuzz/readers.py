@@ -8,13 +8,16 @@ own, so that a crash or a full memory of a library is a failure too.
 from __future__ import annotations
 
 import faulthandler
+import io
 import json
 import random
 import resource
 import signal
 import sys
 import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +72,48 @@ def mutated(rng: random.Random, data: bytes, other: bytes) -> bytes:
     return bytes(found)
 
 
+def edited_archive(rng: random.Random, data: bytes) -> bytes:
+    """An archive with one member edited, its checksum put right: JSON leaf by leaf, raw bytes as any file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {item.filename: archive.read(item) for item in archive.infolist()}
+    documents = [name for name in members if name.endswith(".json")]
+    name = rng.choice(documents if rng.random() < 0.8 else list(members))
+    if name.endswith(".json") and rng.random() < 0.9:
+        document = json.loads(members[name])
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            _edit(rng, document)
+        members[name] = json.dumps(document).encode()
+    elif rng.random() < 0.2:
+        del members[name]
+    else:
+        members[name] = mutated(rng, members[name], rng.choice(list(members.values())))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for member, content in members.items():
+            archive.writestr(zipfile.ZipInfo(member), content)
+    return packed.getvalue()
+
+
+def _edit(rng: random.Random, document: Any) -> None:
+    """Replace, delete, double or swap something at a random depth."""
+    at = document
+    while isinstance(at, dict | list) and at:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = rng.choice(keys)
+        inner = at[key]
+        if not (isinstance(inner, dict | list) and inner) or rng.random() < 0.06:
+            values = (None, -1, 0, 1, 2**31, 2**70, 1e308, "", "x", "../x", [], {}, [[]], True, inner, [inner], at)
+            value = rng.choice(values[:-1]) if rng.random() < 0.9 else at[rng.choice(keys)]
+            if rng.random() < 0.15:
+                del at[key]
+            elif isinstance(at, list) and rng.random() < 0.3:
+                at.insert(key, value)
+            else:
+                at[key] = value
+            return
+        at = inner
+
+
 def small_onnx() -> bytes:
     """A model whose bytes are structure rather than weights: every kind of node the reader knows."""
     from onnx import TensorProto, helper, numpy_helper
@@ -116,6 +161,8 @@ def originals(kind: str, folder: Path) -> list[bytes]:
 
     if kind == "onnx":
         return [small_onnx()] * 4 + [(SEEDS / f"{x}.onnx").read_bytes() for x in ("block416_legacy", "cnn24_dynamo")]
+    if kind == "pt2":
+        return [(SEEDS / f"{x}.pt2").read_bytes() for x in ("mlp28", "wave24", "wave24", "block416", "cnn24_core")]
     layers = [
         {"name": "a", "op": "linear", "ic": 16, "oc": 8},
         {"name": "b", "op": "conv2d", "ic": 8, "oc": 8, "kh": 3, "kw": 3},
@@ -178,7 +225,11 @@ def main(kind: str, files: int, seed: int, folder: Path) -> None:
     refused, failures = 0, []
     for number in range(files):
         rng = random.Random(f"{kind}/{seed}/{number}")
-        content = mutated(rng, rng.choice(seeds), rng.choice(seeds))
+        content = rng.choice(seeds)
+        if kind == "pt2" and rng.random() < 0.85:
+            content = edited_archive(rng, content)
+        else:
+            content = mutated(rng, content, rng.choice(seeds))
         signal.alarm(10)
         try:
             read(kind, folder, content)
