@@ -75,6 +75,19 @@ class Loop:
         return access.value
 
 
+class Line:
+    """Watches an output of one bit; ``high`` is its value in the last cycle."""
+
+    def __init__(self, port: str) -> None:
+        self.port, self.high = port, False
+
+    def drive(self, bench: Bench) -> None:
+        pass
+
+    def sample(self, bench: Bench) -> None:
+        self.high = bool(bench.get(self.port))
+
+
 class AxiLiteMaster:
     """An AXI4-Lite master: accesses in order, one of each kind at a time, with random pauses if asked for.
 
