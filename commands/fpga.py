@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def add(verbs: Any) -> None:
     _add_check(actions)
     _add_estimate(actions)
     _add_import(actions)
+    _add_run(actions)
 
 
 def _none(args: argparse.Namespace) -> int:
@@ -110,6 +112,98 @@ def _print_reports(found: dict[str, Any], estimate: dict[str, Any] | None) -> No
         print(line)
     if estimate:
         print(f"estimate: {estimate['scope']} (yosys), without shell; ratio: over {'kernel' if kernel else 'design'}")
+
+
+def _add_run(actions: Any) -> None:
+    example = "nmsat fpga run program.bin --backend xdma --image before.bin -o after.bin"
+    parser = verb(actions, "run", "run a program on a card", example, _run)
+    parser.add_argument("program", metavar="PROGRAM", help="binary of nmsat schedule -o program.bin")
+    _board(parser)
+    parser.add_argument("--backend", choices=("xdma", "xrt"), default="xdma", help="shell A or B (default: xdma)")
+    parser.add_argument("--device", metavar="DEV", help="xdma: prefix of the files, /dev/xdma0; xrt: index, 0")
+    parser.add_argument("--xclbin", metavar="FILE", help="xrt: made by make xclbin")
+    parser.add_argument("--image", metavar="FILE", help="DRAM image of the program, raw bytes (default: zeros)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the image after the run, raw bytes")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds an interrupt (default: 10)")
+    parser.add_argument("--json", metavar="FILE", help="counters; - is standard output")
+
+
+def _run(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ..dataflow.program import Program
+    from ..fpga.board import Board
+    from ..fpga.host import BlockingDriver
+    from ..simulator.executor.image import Memory
+    from ..simulator.executor.vector import run_vector
+
+    check_outputs(args.output, args.json)
+    if not 0 < args.timeout < 1e6:
+        raise NmsatError.rule("", "--timeout", "more than 0 and less than a million seconds", args.timeout)
+    board = Board.load(args.board)
+    program = Program.decode(_bytes(args.program), args.program)
+    size = program.dram_bytes
+    image = _bytes(args.image) if args.image else bytes(size)
+    if len(image) != size:
+        raise NmsatError.rule(args.image, "length", f"{size} bytes, the program's DRAM", len(image))
+    driver = BlockingDriver(_backend(args, board))
+    try:
+        geometry = driver.open()
+        driver.load(program)
+        driver.clear()
+        driver.upload(_tensors(program, image))
+        counters = driver.run(lambda item, whole: run_vector(item, Memory(program, whole)), timeout_s=args.timeout)
+        after = bytearray(image)
+        for item, array in zip(program.tensors, driver.download().values(), strict=True):
+            after[item.address : item.address + item.bytes] = array.tobytes()
+    finally:
+        driver.close()
+    if args.output:
+        write(args.output, bytes(after))
+    found = {"geometry": geometry, "totals": counters.totals, "descriptor_cycles": counters.descriptor_cycles}
+    if args.json:
+        write(args.json, json.dumps(found, indent=1) + "\n")
+    if not (args.quiet or args.json == "-"):
+        changed = int(np.count_nonzero(np.frombuffer(after, np.uint8) != np.frombuffer(image, np.uint8)))
+        count = len(program.descriptors)
+        print(f"{geometry['rows']}x{geometry['cols']} array: {count} descriptors, {changed:,} bytes changed")
+        for name, value in counters.totals.items():
+            print(f"{name:20}{value:>16,}")
+    return 0
+
+
+def _tensors(program: Any, image: bytes) -> dict[str, Any]:
+    """Views of an image by tensor; what lies between tensors belongs to nobody."""
+    import numpy as np
+
+    return {
+        item.name: np.frombuffer(image, item.dtype, offset=item.address, count=math.prod(item.shape)).reshape(
+            item.shape
+        )
+        for item in program.tensors
+    }
+
+
+def _backend(args: argparse.Namespace, board: Any) -> Any:
+    if args.backend == "xdma":
+        from ..fpga.host.xdma import PREFIX, XdmaBackend
+
+        return XdmaBackend.of(board, Path(args.device) if args.device else PREFIX)
+    from ..fpga.host.xrt import XrtBackend
+
+    if not args.xclbin:
+        raise NmsatError.rule("", "--xclbin", "given with --backend xrt", None, "make xclbin builds it")
+    index = args.device or "0"
+    if not (index.isascii() and index.isdigit()):
+        raise NmsatError.rule("", "--device", "the index of a card with --backend xrt", index)
+    return XrtBackend(Path(args.xclbin), device=int(index))
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise NmsatError(f"{name}: must be readable; {error.strerror}") from None
 
 
 def _board(parser: argparse.ArgumentParser) -> None:

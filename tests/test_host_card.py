@@ -435,3 +435,55 @@ def test_xrt_with_another_kernel(tmp_path, monkeypatch):
     (tmp_path / "nmsat.xclbin").write_bytes(b"")
     with pytest.raises(DeviceError, match=r"^xrt: nmsat:\{nmsat_1\}: must be usable; No such compute unit$"):
         XrtBackend(tmp_path / "nmsat.xclbin", 1 << 16)
+
+
+# The command line.
+def test_run_on_a_card(fake, prefix, tmp_path, capsys):
+    from nmsat.__main__ import main
+
+    copies = Program(tuple(d for d in PROGRAM.descriptors if d.kind is Kind.VECTOR), ("layer",), PROGRAM.tensors, {})
+    (tmp_path / "program.bin").write_bytes(copies.encode())
+    before = bytes(np.random.default_rng(2).integers(0, 256, copies.dram_bytes, dtype=np.uint8))
+    (tmp_path / "before.bin").write_bytes(before)
+    arguments = [
+        "fpga",
+        "run",
+        str(tmp_path / "program.bin"),
+        "--device",
+        str(prefix),
+        "--image",
+        str(tmp_path / "before.bin"),
+    ]
+    assert main([*arguments, "-o", str(tmp_path / "after.bin"), "--json", str(tmp_path / "counters.json")]) == 0
+    expected = bytearray(before)
+    expected[4096:8192] = expected[:4096]
+    expected[12288 : 12288 + 77] = expected[8192 : 8192 + 77]
+    assert (tmp_path / "after.bin").read_bytes() == expected
+    assert "2 descriptors" in capsys.readouterr().out
+    assert '"descriptor_cycles"' in (tmp_path / "counters.json").read_text()
+    assert fake.open_files == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.bin"], "nothing.bin: must be readable; No such file or directory"),
+        (["p.bin", "--image", "p.bin"], "p.bin: length: must be 16384 bytes, the program's DRAM, not "),
+        (["p.bin"], "xdma: /dev/xdma0_user: must exist; is the card programmed"),
+        (["p.bin", "--backend", "xrt"], "--xclbin: must be given with --backend xrt, not None; make xclbin builds it"),
+        (["p.bin", "--backend", "xrt", "--xclbin", "x", "--device", "a"], "--device: must be the index of a card"),
+        (["p.bin", "--backend", "xrt", "--xclbin", "x"], "pyxrt is not installed for this Python"),
+        (["p.bin", "--timeout", "0"], "--timeout: must be more than 0"),
+        (["broken.bin"], "broken.bin: must begin with "),
+    ],
+)
+def test_run_without_a_card_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    from nmsat.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.bin").write_bytes(PROGRAM.encode())
+    (tmp_path / "broken.bin").write_bytes(b"broken")
+    assert main(["fpga", "run", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"nmsat: {message}")
+    assert err.count("\n") == 1
