@@ -11,6 +11,7 @@ from .options import verb
 from .output import write
 
 BLOCKS = ("stce", "uspe", "sore", "transposer", "wuve", "epilogue")
+WHOLE = ("product", "top")  # only if asked for: they hold the others
 
 
 def add(verbs: Any) -> None:
@@ -19,7 +20,10 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("-a", "--accelerator", default="sat", metavar="ACCEL", help="name or YAML file (default: sat)")
     parser.add_argument(
-        "--block", action="append", metavar="BLOCK", help=f"one of {', '.join(BLOCKS)} (default: all); may be repeated"
+        "--block",
+        action="append",
+        metavar="BLOCK",
+        help=f"one of {', '.join((*BLOCKS, *WHOLE))} (default: all but the last two); may be repeated",
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder; made if it is not there")
 
@@ -31,9 +35,8 @@ def _verilog(args: argparse.Namespace) -> int:
 
     names = list(dict.fromkeys(args.block or BLOCKS))
     for name in names:
-        if name not in BLOCKS:
-            hint = "there is no complete top yet" if name == "top" else ""
-            raise NmsatError.rule("", "--block", f"one of {', '.join(BLOCKS)}", name, hint)
+        if name not in (*BLOCKS, *WHOLE):
+            raise NmsatError.rule("", "--block", f"one of {', '.join((*BLOCKS, *WHOLE))}", name)
     folder = Path(args.output)
     if folder.exists() and not folder.is_dir():
         raise NmsatError.rule("", "-o", "a folder", args.output)

@@ -8,8 +8,10 @@ from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError
 from .array_parameters import ArrayParameters
 from .epilogue import Epilogue
+from .product.unit import ProductUnit
 from .sore import Sore
 from .stce import Stce
+from .top import Top
 from .transposer import Transposer
 from .uspe import Uspe
 from .wuve import Wuve
@@ -23,7 +25,7 @@ def largest_group(accelerator: Accelerator) -> int:
 
 
 def component_of(name: str, accelerator: Accelerator) -> Any:
-    """A new component: ``stce``, ``uspe`` (one element), ``sore``, ``transposer``, ``wuve`` or ``epilogue``."""
+    """A new component by name; ``uspe`` is one element, ``product`` the product unit, ``top`` the accelerator."""
     if name == "stce":
         return Stce.from_accelerator(accelerator)
     if name == "uspe":
@@ -36,4 +38,8 @@ def component_of(name: str, accelerator: Accelerator) -> Any:
         return Wuve.from_accelerator(accelerator)
     if name == "epilogue":
         return Epilogue.from_accelerator(accelerator)
-    raise NmsatError.rule("", "block", "one of stce, uspe, sore, transposer, wuve, epilogue", name)
+    if name == "product":
+        return ProductUnit.from_accelerator(accelerator)
+    if name == "top":
+        return Top(accelerator)
+    raise NmsatError.rule("", "block", "one of stce, uspe, sore, transposer, wuve, epilogue, product, top", name)

@@ -68,7 +68,7 @@ class Sequencer(wiring.Component):
     """Turns tiles into micro-operations; the tests hold it to ``nmsat.simulator.engine`` cycle for cycle.
 
     The first operation (OS) or weight word (WS) of a sequence is one cycle after its first command was taken. A missing
-    command in mid-sequence delays the next tile; nothing else changes.
+    command in mid-sequence delays the next tile, in WS to a multiple of N cycles; nothing else changes.
 
     Parameters
     ----------
@@ -246,7 +246,10 @@ class Sequencer(wiring.Component):
         load_end = loading & word_end & (row == 0)
         row_end, rows_end = busy & (n == keep - 1), done + 1 >= count
         end = row_end & rows_end & (age >= p.adder_latency + 1)
-        start = (loaded | load_end) & (~busy | end)
+        # A tile whose command came late starts a multiple of N cycles after those before it: the feet add one output a
+        # cycle only if all outputs of a sequence are N apart.
+        opening = Signal()
+        start = (loaded | load_end) & Mux(busy, end, opening | (n == keep - 1))
         m.d.comb += [
             self._loader_free.eq(start | ~(loading | loaded)),
             over.eq(end & final & ~loading & ~loaded),
@@ -259,8 +262,11 @@ class Sequencer(wiring.Component):
         with m.If(load_end):
             m.d.sync += [loading.eq(0), loaded.eq(1)]
         m.d.sync += age.eq(Mux(age == p.adder_latency + 2, age, age + 1))
-        with m.If(busy):
-            m.d.sync += n.eq(Mux(n == keep - 1, 0, n + 1))
+        m.d.sync += n.eq(Mux(n == keep - 1, 0, n + 1))
+        with m.If(take & self.idle):
+            m.d.sync += opening.eq(1)
+        with m.Elif(start):
+            m.d.sync += opening.eq(0)
         with m.If(row_end):
             m.d.sync += done.eq(Mux(rows_end, done, done + 1))
         active = Signal()  # rows of the product are left in this tile

@@ -64,8 +64,8 @@ def test_the_verb_fails_on_a_difference(monkeypatch, capsys):
 def test_bad_block_names(capsys):
     assert main(["verify", "top"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert main(["verilog", "--block", "top", "-o", "x"]) == 2
-    assert "there is no complete top yet" in capsys.readouterr().err
+    assert main(["verilog", "--block", "bottom", "-o", "x"]) == 2
+    assert "epilogue, product, top" in capsys.readouterr().err
 
 
 def test_verilog_of_a_block(tmp_path):

@@ -1,0 +1,171 @@
+"""The accelerator: register file, controller, units and memory ports behind one AXI4-Lite slave and one AXI4 master."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
+# (Amaranth's values and layouts carry no types that a checker could follow)
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.hdl import Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..dataflow.program import Kind
+from ..models.accelerator import Accelerator
+from .axi import Axi4, AxiLite
+from .control import Control
+from .controller import Controller
+from .dma import Dma
+from .product.unit import ProductUnit
+from .registers import register_map
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A unit of the top.
+
+    Attributes
+    ----------
+    name : str
+    kinds : tuple of Kind
+        What it executes.
+    make : callable
+        Accelerator to component with streams ``start`` and ``done`` and the clients.
+    readers, writers : tuple of str
+        Its memory clients. The i-th reader of every unit shares port ``r<i>``: one unit works at a time.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    make: Callable[[Accelerator], Any]
+    readers: tuple[str, ...]
+    writers: tuple[str, ...]
+
+
+SLOTS: tuple[Slot, ...] = (
+    Slot(
+        "product", (Kind.PRODUCT,), ProductUnit.from_accelerator, ("a", "b", "indices", "masks"), ("c", "bits"),
+    ),
+)  # fmt: skip
+FETCH = "fetch"
+
+
+def port_names(slots: Sequence[Slot] = SLOTS) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the shared read and write ports, the fetch port first."""
+    readers = max(len(slot.readers) for slot in slots)
+    writers = max(len(slot.writers) for slot in slots)
+    return (FETCH, *(f"r{i}" for i in range(readers))), tuple(f"w{i}" for i in range(writers))
+
+
+class Top(wiring.Component):
+    """Runs programs from memory. Values equal ``nmsat.simulator.execute``, cycles ``nmsat.simulator.machine``.
+
+    Parameters
+    ----------
+    accelerator : Accelerator
+
+    Ports
+    -----
+    s_axi_control : in, :class:`.axi.AxiLite`
+        Registers, see docs/registers.md.
+    m_axi : out, :class:`.axi.Axi4`
+    interrupt : out, 1
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        super().__init__(
+            {
+                "s_axi_control": In(AxiLite(register_map().address_bits)),
+                "m_axi": Out(Axi4(accelerator.axi_data_bits)),
+                "interrupt": Out(1),
+            }
+        )  # fmt: skip
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        a = self.accelerator
+        readers, writers = port_names()
+        m.submodules.control = control = Control(rows=a.rows, cols=a.cols, data_bits=a.axi_data_bits)
+        m.submodules.controller = controller = Controller(
+            units={number: slot.kinds for number, slot in enumerate(SLOTS)}, data_bits=a.axi_data_bits
+        )
+        m.submodules.dma = dma = Dma.from_accelerator(a, readers, writers, absolute=(FETCH,))
+        wiring.connect(m, wiring.flipped(self.s_axi_control), control.bus)
+        wiring.connect(m, dma.axi, wiring.flipped(self.m_axi))
+        wiring.connect(m, controller.fetch, getattr(dma, f"reader_{FETCH}"))
+        machine, events = control.machine, control.machine.events
+        m.d.comb += self.interrupt.eq(control.interrupt)
+        for name, member in controller.machine.signature.members.items():
+            driven = member.flow == Out  # by the controller
+            to, source = (machine, controller.machine) if driven else (controller.machine, machine)
+            if name != "events":
+                m.d.comb += Value.cast(getattr(to, name)).eq(Value.cast(getattr(source, name)))
+        m.d.comb += [
+            dma.image_base.eq(machine.arguments.image_base), dma.range_low.eq(machine.arguments.range_low),
+            dma.range_high.eq(machine.arguments.range_high), dma.refuse.eq(machine.abort),
+            controller.quiet.eq(dma.idle),
+            events.fetch.eq(controller.fetching), events.read_beats.eq(dma.read_beat),
+            events.write_beats.eq(dma.write_beat),
+        ]  # fmt: skip
+        others = []
+        for number, slot in enumerate(SLOTS):
+            unit = slot.make(a)
+            m.submodules[slot.name] = unit
+            mine, works = controller.active == number, Signal(name=f"{slot.name}_works")
+            m.d.comb += [
+                unit.start.payload.eq(controller.descriptor),
+                unit.start.valid.eq(getattr(controller, f"start_{number}")),
+                getattr(controller, f"ready_{number}").eq(unit.start.ready),
+                getattr(controller, f"done_{number}").eq(unit.done.valid),
+                getattr(controller, f"status_{number}").eq(unit.done.payload.status), unit.done.ready.eq(1),
+                works.eq(~unit.start.ready),
+            ]  # fmt: skip
+            if slot.name == "product":
+                m.d.comb += [
+                    events.compute.eq(unit.computes), events.load_stall.eq(unit.load_waits),
+                    events.store_stall.eq(unit.store_waits),
+                ]  # fmt: skip
+            else:
+                others.append(works)
+            for place, name in enumerate(slot.readers):
+                self._reader(m, getattr(dma, f"reader_r{place}"), getattr(unit, name), mine)
+            for place, name in enumerate(slot.writers):
+                self._writer(m, getattr(dma, f"writer_w{place}"), getattr(unit, name), mine)
+        for works in others:
+            with m.If(works):
+                m.d.comb += events.vector.eq(1)
+        return m
+
+    def _reader(self, m: Module, port: Any, client: Any, mine: Value) -> None:
+        """A unit's client on a shared read port: words come only to who is at work."""
+        m.d.comb += [
+            Value.cast(client.words.payload).eq(Value.cast(port.words.payload)),
+            client.words.valid.eq(port.words.valid & mine), client.request.ready.eq(port.request.ready & mine),
+        ]  # fmt: skip
+        with m.If(mine):
+            m.d.comb += [
+                Value.cast(port.request.payload).eq(Value.cast(client.request.payload)),
+                port.request.valid.eq(client.request.valid), port.words.ready.eq(client.words.ready),
+            ]  # fmt: skip
+
+    def _writer(self, m: Module, port: Any, client: Any, mine: Value) -> None:
+        m.d.comb += [
+            client.request.ready.eq(port.request.ready & mine), client.words.ready.eq(port.words.ready & mine),
+            Value.cast(client.done.payload).eq(Value.cast(port.done.payload)),
+            client.done.valid.eq(port.done.valid & mine),
+        ]  # fmt: skip
+        with m.If(mine):
+            m.d.comb += [
+                Value.cast(port.request.payload).eq(Value.cast(client.request.payload)),
+                port.request.valid.eq(client.request.valid),
+                port.words.payload.eq(client.words.payload), port.words.valid.eq(client.words.valid),
+                port.done.ready.eq(client.done.ready),
+            ]  # fmt: skip
+
+
+__all__ = ["FETCH", "SLOTS", "Slot", "Top", "port_names"]
