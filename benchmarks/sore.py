@@ -5,19 +5,16 @@
 The bar: fewer LUTs than M insertion lanes, which prune as many groups a cycle.
 """
 
-import json
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from nmsat.rtl.emit import Emission
+from nmsat.fpga.estimate import estimate_component
 from nmsat.rtl.sore import SoreLane
-from nmsat.rtl.yosys import run_yosys, yosys_version
+from nmsat.rtl.yosys import yosys_version
 
 
 class InsertionLane(wiring.Component):
@@ -55,36 +52,20 @@ class InsertionLane(wiring.Component):
         return m
 
 
-def cells(component):
-    """Cells by kind after synth_xilinx for UltraScale+."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "unit.il").write_text(Emission().emit(component, "unit").rtlil)
-        script = "read_rtlil unit.il\nsynth_xilinx -family xcup -flatten -noiopad -noclkbuf -top unit\n"
-        run_yosys(folder, script + "tee -q -o stat.json stat -json -tech xilinx\n")
-        return json.loads((folder / "stat.json").read_text())["modules"]["\\unit"]
-
-
-def luts(found):
-    """LUT1 to LUT6; a shift register or a distributed RAM is counted apart."""
-    return sum(count for kind, count in found["num_cells_by_type"].items() if kind.startswith("LUT"))
-
-
 def main():
     missed = False
     print(f"yosys (yowasp {yosys_version()}), synth_xilinx -family xcup: estimates, nothing placed")
     for text in sys.argv[1:] or ["2:8"]:
         keep, group = map(int, text.split(":"))
         start = time.perf_counter()
-        lane, insertion = cells(SoreLane(max_keep=keep, max_group=group)), cells(InsertionLane(keep, group))
-        one, many = luts(lane), group * luts(insertion)
+        lane = estimate_component(SoreLane(max_keep=keep, max_group=group), "sore_lane")["area"]
+        insertion = estimate_component(InsertionLane(keep, group), "insertion_lane")["area"]
+        one, many = lane["lut"], group * insertion["lut"]
         missed |= one >= many
-        kinds = lane["num_cells_by_type"]
-        flops = sum(count for kind, count in kinds.items() if kind.startswith("FD"))
-        shifts = sum(count for kind, count in kinds.items() if kind.startswith("SRL"))
         print(
-            f"SORE lane, maxima {text}: {one} LUT, {flops} FF, {shifts} SRL; bar: below {many} LUT, {group} insertion "
-            f"lanes of {many // group}; ratio {one / many:.2f} ({time.perf_counter() - start:.0f} s)"
+            f"SORE lane, maxima {text}: {one} LUT, {lane['lut_memory']} of them shift registers, {lane['ff']} FF; "
+            f"bar: below {many} LUT, {group} insertion lanes of {insertion['lut']}; ratio {one / many:.2f} "
+            f"({time.perf_counter() - start:.0f} s)"
         )
     return missed
 

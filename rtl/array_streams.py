@@ -157,16 +157,14 @@ def _words(
     return found.tolist()
 
 
-def pack(words: list[int | None], width: int) -> tuple[int, int]:
-    """(payload, valid) of lanes side by side; ``None`` is no word."""
-    payload = b"".join((word or 0).to_bytes(-(-width // 8), "little") for word in words) if width % 8 == 0 else None
-    valid = sum(1 << lane for lane, word in enumerate(words) if word is not None)
-    if payload is not None:
-        return int.from_bytes(payload, "little"), valid
+def pack(words: list[int], width: int) -> int:
+    """Payload of lanes side by side, the first lowest."""
+    if width % 8 == 0:
+        return int.from_bytes(b"".join(word.to_bytes(width // 8, "little") for word in words), "little")
     total = 0
     for word in reversed(words):
-        total = total << width | (word or 0)
-    return total, valid
+        total = total << width | word
+    return total
 
 
 def north_width(parameters: ArrayParameters) -> int:

@@ -8,7 +8,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from nmsat.rtl.simulators import run_bench
-from nmsat.rtl.testbench.stream import GUARD_CYCLES, run_stream
+from nmsat.rtl.simulators.bench import GUARD_CYCLES
+from nmsat.rtl.testbench.stream import run_stream
 
 
 class Faulty(wiring.Component):

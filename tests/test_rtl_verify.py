@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from importlib.resources import files
 
 import pytest
+import yaml
 
 from nmsat.__main__ import main
-from nmsat.commands.verify import simulator_cycles, verify_block
+from nmsat.commands.verify import simulator_cycles, verify_block, verify_jobs
 from nmsat.models import Accelerator
 from nmsat.rtl.testbench import BLOCKS
 
@@ -23,6 +25,44 @@ def test_random_cases(name, cases):
     rows = verify_block(name, SMALL, "cxxrtl", cases, seed=1)
     assert [row for row in rows if not row["passed"]] == []
     assert len(rows) == cases
+
+
+SIZES = [  # rows, columns, largest N and M, multiplier's and adder's latency
+    (1, 3, 4, 16, 3, 5), (4, 1, 1, 2, 2, 3), (2, 2, 7, 7, 5, 9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows, cols, keep, group, multiplier, adder", SIZES)
+def test_other_sizes_of_the_array(rows, cols, keep, group, multiplier, adder):
+    sized = SMALL.replace(
+        rows=rows, cols=cols, max_keep=keep, max_group=group, multiplier_latency_cycles=multiplier,
+        adder_latency_cycles=adder,
+    )  # fmt: skip
+    assert [row for row in verify_block("stce", sized, "amaranth", 4, seed=3) if not row["passed"]] == []
+
+
+@pytest.mark.parametrize("group", [2, 16])
+def test_other_sizes_of_the_vector_engines(group):
+    sized = SMALL.replace(max_keep=2, max_group=group, sore_lanes=3, wuve_lanes=1, cols=3)
+    for name in ("sore", "transposer", "wuve", "epilogue"):
+        assert [row for row in verify_block(name, sized, "amaranth", 4, seed=5) if not row["passed"]] == []
+
+
+def test_all_patterns_and_both_dataflows_occur():
+    rng = random.Random(1)
+    large = SMALL.replace(max_keep=16, max_group=32)
+    drawn = [BLOCKS["stce"].draw(rng, large).parameters for _ in range(400)]
+    seen = {(case["dataflow"], case["pattern"]) for case in drawn}
+    asked = ["1:4", "2:4", "1:8", "2:8", "4:8", "2:16", "4:16", "8:32", "1:1", "2:2", "4:4", "8:8"]
+    assert {(flow, pattern) for flow in ("os", "ws") for pattern in asked} <= seen
+
+
+def test_the_array_under_verilator():
+    """The Verilog that users run, by the simulator most of them run; the build is most of the time."""
+    tiny = SMALL.replace(rows=2, cols=2, max_keep=2, max_group=4, adder_latency_cycles=4)
+    rows = verify_block("stce", tiny, "verilator", 12, seed=6)
+    assert [row for row in rows if not row["passed"]] == []
+    assert {row["parameters"]["dataflow"] for row in rows} == {"os", "ws"}
 
 
 @pytest.mark.parametrize("sim", ["amaranth", "icarus"])
@@ -59,6 +99,89 @@ def test_the_verb_fails_on_a_difference(monkeypatch, capsys):
     monkeypatch.setattr("nmsat.commands.verify.simulator_cycles", lambda *_: 1)
     assert main(["verify", "epilogue", "--sim", "amaranth", "--cases", "1"]) == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_a_case_is_the_same_alone_and_in_other_processes():
+    rows = verify_block("epilogue", SMALL, "cxxrtl", 30, seed=2)
+    assert verify_block("epilogue", SMALL, "cxxrtl", 2, seed=2, first=7) == rows[7:9]
+    assert verify_jobs("epilogue", SMALL, "cxxrtl", 28, 2, 2, 2) == rows[2:]
+
+
+@pytest.mark.parametrize("sim", ["amaranth", "icarus"])
+def test_waves(sim, tmp_path, capsys):
+    waves = tmp_path / "waves"
+    assert main(["verify", "epilogue", "--sim", sim, "--cases", "1", "--waves", str(waves)]) == 0
+    head = waves.read_bytes()[:400]
+    assert (b"$timescale" in head or b"$comment" in head) == (sim == "amaranth")  # VCD; Icarus writes FST
+    assert waves.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--sim", "amaranth", "--waves", "w"], "--waves: must be used with one block, not 6"),
+        (
+            ["epilogue", "--waves", "w"],
+            "waves: must be left out with cxxrtl, not 'w'; use amaranth, icarus or verilator",
+        ),
+        (["epilogue", "--sim", "icarus", "--waves", "w", "-j", "2"], "--waves: must be used with -j 1, not 2"),
+        (["epilogue", "--first", "-1"], "--first: must be 0 or more, not -1"),
+        (["tops"], "BLOCK: must be one of stce, uspe, sore, transposer, wuve, epilogue, not 'tops'"),
+        (["-a", "nothing"], None),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message is None or error.strip().endswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change, block, message",
+    [
+        ({"max_keep": 9, "max_group": 8}, "stce", "max_keep"),
+        ({"rows": 0}, "stce", "rows"),
+        ({"cols": 0}, "epilogue", "cols"),
+        ({"sore_lanes": 0}, "sore", "sore_lanes"),
+        ({"wuve_lanes": 0}, "wuve", "wuve_lanes"),
+        ({"adder_latency_cycles": 0}, "uspe", "adder_latency_cycles"),
+    ],
+)
+def test_bad_sizes_in_a_file_are_refused_by_every_verb(change, block, message, capsys, tmp_path):
+    """One line with the place, the key and the rule; nothing is built or written."""
+    content = yaml.safe_load((files("nmsat.models.accelerators") / "sat_4x4.yaml").read_text()) | change
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(content))
+    out = tmp_path / "out"
+    for command in (
+        ["verify", block, "-a", str(path)], ["verilog", "--block", block, "-a", str(path), "-o", str(out)],
+        ["fpga", "estimate", "--block", block, "-a", str(path)],
+    ):  # fmt: skip
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert message in error
+        assert "must be" in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--array", "4"], "--array: must be rows x columns, e.g. 16x16, not '4'"),
+        (["--array", "0x4"], "--array: must be rows x columns, e.g. 16x16, not '0x4'"),
+        (["--maxima", "9:8"], "sparsity.keep: must be 1 to 8, not 9"),
+        (["--maxima", "x"], "--maxima"),
+    ],
+)
+def test_bad_sizes_on_the_command_line(arguments, message, capsys):
+    assert main(["fpga", "estimate", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
 
 
 def test_bad_block_names(capsys):

@@ -8,6 +8,8 @@ from typing import Any
 
 Body = Callable[..., Awaitable[Any]]
 
+GUARD_CYCLES = 20  # a block is watched this long after its last word: nothing more may leave
+
 
 class Bench(ABC):
     """A design with a clock, one cycle at a time.

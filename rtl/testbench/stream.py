@@ -10,9 +10,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ..simulators.bench import Bench
-
-GUARD_CYCLES = 20
+from ..simulators.bench import GUARD_CYCLES, Bench
 
 
 class StreamDriver:

@@ -1,0 +1,98 @@
+"""Faults planted in the blocks, one at a time: `nmsat verify`'s own cases must see every one of them.
+
+A fault is a piece of a module's text replaced by another. Whatever else uses the module's classes and functions is
+pointed at the faulty ones for the time of the test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from nmsat.commands.verify import verify_block
+from nmsat.models import Accelerator
+from nmsat.rtl.testbench import BLOCKS  # loads every block: one loaded later would keep a fault
+
+TINY = Accelerator.load("sat_4x4").replace(
+    rows=1, cols=1, max_keep=4, max_group=8, sore_lanes=2, wuve_lanes=1, adder_latency_cycles=4
+)
+ARRAY = TINY.replace(rows=2, cols=2, max_keep=2, max_group=4)
+
+FAULTS = {
+    # name: block, its accelerator, cases, module, text, fault
+    "ties round away": ("uspe", TINY, 10, "arithmetic.fp32_adder", "sticky | ones | last)) |", "sticky | ones | 1)) |"),
+    "sticky bits lost": ("uspe", TINY, 10, "arithmetic.fp32_adder", "lost | (low_any & (shift16 | far)) |", ""),
+    "cancellation keeps a sign": ("uspe", TINY, 10, "arithmetic.fp32_adder", "sign = Mux(nan | zero, 0, sign)", "sign = Mux(nan, 0, sign)"),
+    "infinity times zero": ("uspe", TINY, 10, "arithmetic.fp16_multiplier", "(top_a & zero_b) | (zero_a & top_b)", "(top_a & zero_b)"),
+    "subnormals one place off": ("uspe", TINY, 10, "arithmetic.fp16_multiplier", "Const(top + 1, 6)", "Const(top, 6)"),
+    "index a bit short": ("uspe", TINY, 10, "uspe", "a.word_select(word.index, OPERAND_BITS)", "a.word_select(word.index[:-1], OPERAND_BITS)"),
+    "sums never start at zero": ("uspe", TINY, 6, "sequencer", "Mux(number == 0, p.zero_sum, here)", "here"),
+    "folds from the wrong lane": ("uspe", TINY, 6, "sequencer", "other + number + 1,", "other + number,"),
+    "product not cleared in a fold": ("uspe", TINY, 6, "uspe", "clear=(control.fold, self.control_i.fold)", "clear=None"),
+    "skew of WS a cycle short": ("stce", ARRAY, 6, "row", "hops[La], hops[1]", "hops[La - 1], hops[1]"),
+    "drain a cycle late": ("stce", ARRAY, 6, "sequencer", "p.adder_latency + p.rows - 2", "p.adder_latency + p.rows - 1"),
+    "a row of weights skipped": ("stce", ARRAY, 6, "sequencer", "row.eq(p.rows - 1)", "row.eq(p.rows - 2)"),
+    "k-tiles forgotten": ("stce", ARRAY, 6, "column_foot", "(now.step == keep) & ~now.first)", "(now.step == keep) & 0)"),
+    "an output word offered twice": ("stce", ARRAY, 6, "stce", "Mux(en, 0, sent | (self.south.valid & self.south.ready))", "0"),
+    "sore ties to the higher index": ("sore", TINY, 6, "sore", "words[i][:15] >= words[j][:15]", "words[i][:15] > words[j][:15]"),
+    "sore keeps one too many": ("sore", TINY, 6, "sore", "_count(before) < s1.keep", "_count(before) <= s1.keep"),
+    "sore indices a bit too wide": ("sore", TINY, 6, "sore", "width * n : width * n + bits]", "width * n : width * n + bits + 1]"),
+    "transposer rotates once": ("transposer", TINY, 4, "transposer", "_rotate(found, -s1.column, self.size)", "found"),
+    "transposer frees the other bank": ("transposer", TINY, 6, "transposer", "full.bit_select(self.read_bank, 1).eq(0)", "full.bit_select(self.fill_bank, 1).eq(0)"),
+    "decay of the kept weights": ("wuve", TINY, 4, "wuve", "Mux(self.mask, 0, rule.lam)", "Mux(self.mask, rule.lam, 0)"),
+    "momentum after the step": ("wuve", TINY, 4, "wuve", "a=rule.lr, b=v32", "a=rule.lr, b=gradient"),
+    "overflow of binary16 an exponent late": ("epilogue", TINY, 20, "arithmetic.converters", "exponent >= 143", "exponent >= 144"),
+    "mask of negative numbers": ("epilogue", TINY, 4, "epilogue", "~x16[15] & x16[:15].any()", "x16[:15].any()"),
+    "a stalled word overwritten": ("epilogue", TINY, 4, "stream", "with m.Elif(self.i.valid & ~full):", "with m.Elif(self.i.valid):"),
+}  # fmt: skip
+
+
+def plant(monkeypatch, name: str, old: str, new: str) -> None:
+    """Replace what ``nmsat.rtl.<name>`` defines by what its text with the fault defines, everywhere in the package."""
+    module = importlib.import_module(f"nmsat.rtl.{name}")
+    text = Path(str(module.__file__)).read_text()
+    assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times"
+    made = types.ModuleType(module.__name__)
+    made.__package__ = module.__package__
+    monkeypatch.setitem(sys.modules, module.__name__, made)  # dataclasses look their module up
+    exec(compile(text.replace(old, new), str(module.__file__), "exec"), made.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    own = {
+        id(value): getattr(made, key)
+        for key, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__
+    }
+    for other in [m for n, m in sys.modules.items() if n.startswith("nmsat.rtl")]:
+        for key, value in list(vars(other).items()):
+            if id(value) in own:
+                monkeypatch.setattr(other, key, own[id(value)])
+    for key, block in BLOCKS.items():
+        maker = block.make
+        if id(getattr(maker, "__self__", None)) in own:
+            faulty = getattr(own[id(maker.__self__)], maker.__name__)
+            monkeypatch.setitem(BLOCKS, key, dataclasses.replace(block, make=faulty))
+
+
+def verdict(block: str, accelerator: Accelerator, cases: int) -> bool:
+    """Whether every case passed."""
+    return all(row["passed"] for row in verify_block(block, accelerator, "amaranth", cases, seed=4))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_planted_fault_is_seen(monkeypatch, name):
+    block, accelerator, cases, module, old, new = FAULTS[name]
+    plant(monkeypatch, module, old, new)
+    assert not verdict(block, accelerator, cases)
+
+
+@pytest.mark.parametrize("block", ["uspe", "stce", "sore", "transposer", "wuve", "epilogue"])
+def test_nothing_is_seen_without_one(block):
+    """The same cases pass on the blocks as they are, so that what is seen above is the fault."""
+    found = [(accelerator, cases) for name, accelerator, cases, *_ in FAULTS.values() if name == block]
+    accelerator = found[0][0]
+    assert verdict(block, accelerator, max(cases for _, cases in found))
