@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import yaml
@@ -197,6 +199,20 @@ def test_verilog_of_a_block(tmp_path):
     assert content["accelerator"]["config_hash"] == Accelerator.load("sat_4x4").config_hash()
     assert content["files"]["epilogue.v"]["modules"]["narrow"] == 4
     assert (tmp_path / "out/epilogue.v").stat().st_size == content["files"]["epilogue.v"]["bytes"]
+
+
+def test_area_tables_are_the_committed_figures():
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location("area", root / "benchmarks/area.py")
+    assert spec is not None
+    assert spec.loader is not None
+    area = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(area)
+    found = json.loads((root / "reports/area/area.json").read_text())
+    assert area.tables(found) in (root / "docs/rtl.md").read_text()
+    element = found["prices"]["2:8"]["pe"]
+    assert element["lut"] <= area.BAR_LUT
+    assert element["dsp"] == area.BAR_DSP
 
 
 def test_area_is_modules_times_occurrences():
