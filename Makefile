@@ -8,6 +8,7 @@ APT := python3-venv git make g++ perl iverilog z3 tcl binutils-aarch64-linux-gnu
 
 .PHONY: help run test slow bench lint gallery clean system
 .DEFAULT_GOAL := help
+J ?= 1
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -18,8 +19,8 @@ run: $(VENV)/.run ## set up and simulate a ResNet-18 training step
 test: system $(VENV)/.dev ## set up, system packages included, and run the tests
 	$(PY) -m pytest -q -n 2 -m "not slow"
 
-slow: $(VENV)/.dev ## the long checks (10,000 engine cases)
-	$(PY) -m pytest -q -m slow
+slow: $(VENV)/.dev ## the long checks, on J cores: make slow J=16
+	$(PY) -m pytest -q -m slow -n $(J)
 
 bench: $(VENV)/.dev ## benchmarks, all or BENCH=name, each with its bar
 	@missed=0; for file in benchmarks/$(if $(BENCH),$(BENCH),*).py; do $(PY) $$file || missed=1; done; exit $$missed

