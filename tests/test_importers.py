@@ -13,7 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from nmsat.__main__ import main
 from nmsat.models import Accelerator, NmsatError, Sparsity, Workload
 from nmsat.models.importers import detect, import_network
-from nmsat.models.workload_file import load_workload
+from nmsat.models.importers.detector import _counts
+from nmsat.models.sparsity import GROUP_SIZES
+from nmsat.models.workload_file import group_counts, load_workload
 from nmsat.simulator import simulate
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -374,3 +376,14 @@ def test_short_groups_cost_their_slots_and_are_not_useful(tmp_path):
     assert [row["density"] for row in half.layers] == [0.125]
     assert half.totals["utilization"] == pytest.approx(full.totals["utilization"] / 2)
     half.to_csv()
+
+
+@pytest.mark.parametrize("axis", ["in", "out"])
+@pytest.mark.parametrize("shape", [(32, 3, 3, 64), (12, 1, 1, 6), (8, 1, 2, 4), (5, 1, 1, 7)])
+def test_counts_of_all_groups_follow_from_those_of_two(axis, shape):
+    mask = np.random.default_rng(1).random(shape) < 0.4
+    length = shape[3] if axis == "in" else shape[0]
+    found = _counts(mask, axis, length)
+    assert list(found) == [group for group in GROUP_SIZES if length % group == 0]
+    for group, counts in found.items():
+        np.testing.assert_array_equal(counts, group_counts(mask, axis, group))

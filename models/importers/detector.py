@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ..errors import NmsatError
 from ..sparsity import DENSE, GROUP_SIZES, Sparsity
-from ..workload_file import group_counts
 
 BLOCKS = (4, 2)  # output channels that share their zeros; one channel is unstructured
 FIRST_VIOLATIONS = 5
@@ -106,7 +105,7 @@ def detect(weights: NDArray[Any], groups: int = 1, wanted: Sparsity | None = Non
 def _along(mask: NDArray[np.bool_], axis: Axis, length: int, density: float, wanted: Sparsity | None) -> AxisPattern:
     if density == 1 and (wanted is None or wanted.is_dense):
         return AxisPattern(axis, DENSE, DENSE)
-    counts = {group: group_counts(mask, axis, group) for group in GROUP_SIZES if length % group == 0}
+    counts = _counts(mask, axis, length)
     legal = DENSE
     for group, found in counts.items():
         most = max(int(found.max()), 1)
@@ -127,11 +126,28 @@ def _along(mask: NDArray[np.bool_], axis: Axis, length: int, density: float, wan
     return AxisPattern(axis, intended, legal, found.size, short, len(broken), first)
 
 
+def _counts(mask: NDArray[np.bool_], axis: Axis, length: int) -> dict[int, NDArray[np.uint8]]:
+    """Kept weights of every group (:func:`..workload_file.group_counts`) for all M that divide the channels.
+
+    A group of 2 M is two groups of M: each M costs half of the one before.
+    """
+    place = 3 if axis == "in" else 0
+    found: dict[int, NDArray[np.uint8]] = {}
+    held = mask.view(np.uint8)
+    for group in GROUP_SIZES:
+        if length % group:
+            break
+        even, odd = ((slice(None),) * place + (slice(first, None, 2),) for first in (0, 1))
+        held = held[even] + held[odd]
+        found[group] = held
+    return found
+
+
 def _intended(counts: dict[int, NDArray[np.uint8]], legal: Sparsity) -> Sparsity:
     """The pattern the maker most likely meant: almost nobody breaks it and most fill it; else the legal one."""
     best = legal
     for group, found in counts.items():
-        shares = np.bincount(found.reshape(-1), minlength=group + 1) / found.size
+        shares = np.array([np.count_nonzero(found == kept) for kept in range(group + 1)]) / found.size
         keep = max(int(shares.argmax()), 1)
         nearly = shares[keep + 1 :].sum() <= NEARLY and shares[keep] >= FILLED
         if keep < group and nearly and keep / group < best.density:

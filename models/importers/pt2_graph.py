@@ -285,6 +285,9 @@ class _Walker:
         if base not in self.program.tensors:
             raise InputFileError(f"{self._place(node)}: must have constant weights, {name!r} is computed")
         found = self.program.archive.array(self.program.tensors[base])
+        if found.shape != self.program.shapes.get(base):
+            rule = f"of shape {self.program.shapes.get(base)}, as the program says"
+            raise NmsatError.rule(self._place(node), "weight", rule, found.shape)
         return found if order is None else found.transpose(order)
 
     def _weight_name(self, value: str) -> str:
