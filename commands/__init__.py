@@ -13,6 +13,7 @@ VERBS = (
     "execute",
     "export",
     "train",
+    "allocate",
     "sweep",
     "report",
     "energy",

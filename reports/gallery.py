@@ -14,6 +14,7 @@ from ..simulator.explore.inline import InlineExecutor
 from ..simulator.explore.spec import SweepSpec
 from ..simulator.explore.sweep import run_sweep
 from ..simulator.run import simulate
+from .allocation_study import allocation_figure, load_record
 from .figure import Figure
 from .run_figures import run_figures
 from .sensitivity import sensitivity
@@ -48,6 +49,8 @@ def exhibits(progress: Progress | None = None) -> Iterator[Exhibit]:
     command = "nmsat sweep examples/pareto.yaml -o out/pareto && nmsat report out/pareto --figures figures"
     yield Exhibit("Arrays, patterns and memories for ResNet-18", command, figures)
     yield Exhibit("What a pattern is worth", GALLERY_COMMAND, (sensitivity(sat),))
+    record = load_record()
+    yield Exhibit("Patterns by layer", record["command"], (allocation_figure(record),))
 
 
 def write_gallery(folder: Path, progress: Progress | None = None) -> list[str]:

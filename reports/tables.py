@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from ..models.energy_table import EnergyTable
+from ..simulator.allocate import Allocation
 from ..simulator.result import RunResult
 
 SHOWN_NOTES = 20  # of a workload file; all are in the JSON
@@ -124,6 +125,20 @@ def energy_lines(table: EnergyTable) -> list[Any]:
     for name, item in table.events.items():
         found.add_row(name, f"{item.typical:g}", f"{item.low:g}", f"{item.high:g}", item.source)
     return [found]
+
+
+def allocation_lines(best: Allocation, uniform: Allocation | None, budget: int, asked: str) -> list[Any]:
+    """The chosen patterns as a table, and what they gain."""
+    found = Table(header_style="bold", box=None, pad_edge=False)
+    for name in ("layer", "pattern", "cycles", "weight error"):
+        found.add_column(name, justify="right" if name in ("cycles", "weight error") else "left", no_wrap=True)
+    for item in best.choices:
+        found.add_row(item.layer, str(item.pattern), f"{item.cycles:,}", f"{item.error:.4g}")
+    lines = [f"{best.cycles:,} cycles of at most {budget:,} (simulated); weight error {best.error:.4g}"]
+    if uniform:
+        less = f", {100 * (1 - best.error / uniform.error):.1f} % less" if uniform.error > best.error else ""
+        lines.append(f"{asked} everywhere: {uniform.cycles:,} cycles, weight error {uniform.error:.4g}{less} by layer")
+    return [found, *lines]
 
 
 def core_summary(result: RunResult) -> list[str]:

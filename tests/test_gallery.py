@@ -87,4 +87,4 @@ def test_a_changed_picture_is_seen(found):
 def test_the_commands_are_ones_that_exist(found):
     for exhibit in found:
         for command in exhibit.command.split(" && "):
-            assert re.match(r"nmsat (run|report|sweep) ", command)
+            assert re.match(r"nmsat (run|report|sweep) |python -m nmsat\.reports\.allocation_study ", command)
