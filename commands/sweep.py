@@ -25,6 +25,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("-j", "--jobs", type=positive, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="a dask.distributed scheduler instead of processes")
     parser.add_argument("--resume", action="store_true", help="go on in a folder that holds part of this sweep")
+    parser.add_argument("--parquet", action="store_true", help="write results.parquet too")
     parser.add_argument("--json", metavar="FILE", help="write the summary as JSON; - is standard output")
 
 
@@ -43,7 +44,7 @@ def _sweep(args: argparse.Namespace) -> int:
     ):
         summary = run_sweep(
             spec, folder, executor=executor, in_flight=4 if args.cluster else 2 * args.jobs, resume=args.resume,
-            report=report,
+            report=report, parquet=args.parquet,
         )  # fmt: skip
     if args.json:
         facts = {key: getattr(summary, key) for key in type(summary).__slots__}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,11 +59,18 @@ def measure(block: str, held_out: bool, fields: dict[str, int]) -> dict[str, Any
     return {"block": block, "held_out": held_out, "fields": fields, "area": found["area"], "modules": modules}
 
 
+def revision() -> str:
+    """The commit whose RTL is synthesised."""
+    command = ["git", "-C", str(Path(__file__).resolve().parents[1]), "describe", "--always", "--dirty", "--abbrev=7"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def write_samples(path: Path) -> None:
     """Measure every sample and write the file."""
     found = [measure(*item) for item in samples()]
     tool = estimate("wuve", Accelerator.load("sat").replace(wuve_lanes=1))["tool"]
-    head = {"command": f"python -m nmsat.fpga.area_samples {path.as_posix()}", "tool": tool, "base": "sat"}
+    command = f"python -m nmsat.fpga.area_samples {path.as_posix()}"
+    head = {"command": command, "tool": tool, "base": "sat", "revision": revision()}
     rows = ",\n".join(json.dumps(item) for item in found)
     text = json.dumps(head, indent=1)[:-2] + f',\n "samples": [\n{rows}\n ]\n}}\n'
     write_whole(path, text)

@@ -12,17 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.accelerator import Accelerator
-from ...models.energy_table import EVENTS, EnergyTable
+from ...models.area import FIELDS as AREA_FIELDS
+from ...models.area import area
+from ...models.energy_table import EVENTS
 from ...models.errors import NmsatError
 from ...models.workload import Workload
+from ..energy import table_of
 from .designs import FIELDS, Designs
 from .evaluate import energy_j, evaluate
 from .pareto import pareto_front
 from .rows import csv_rows
 from .skeleton import Skeleton, skeleton_of
-from .spec import BASELINE, ENERGY_FIGURES, FLOAT_FIGURES, INTEGER_FIGURES, LARGER_IS_BETTER, STEP_FIELDS, SweepSpec
+from .spec import (
+    AREA_FIGURES,
+    BASELINE,
+    ENERGY_FIGURES,
+    FLOAT_FIGURES,
+    INTEGER_FIGURES,
+    LARGER_IS_BETTER,
+    STEP_FIELDS,
+    SweepSpec,
+)
 
 CHUNK_POINTS = 50_000
+Codes = dict[str, NDArray[np.int64]]  # axis to the index of each point's value
 _DEFAULTS: dict[str, Any] = {
     "method": "bdwp",
     "sparsity": "2:8",
@@ -60,8 +73,15 @@ class ChunkResult:
 
 def columns(spec: SweepSpec) -> list[str]:
     """The names of a result row's columns."""
-    baseline = [BASELINE] if _wants_baseline(spec) else []
-    return ["point", *spec.values(), *INTEGER_FIGURES, *FLOAT_FIGURES, *baseline]
+    integers, floats = figure_columns(spec)
+    return ["point", *spec.values(), *integers, *floats]
+
+
+def figure_columns(spec: SweepSpec) -> tuple[list[str], list[str]]:
+    """Integer and floating-point figures of a row: the usual ones, and those the file names."""
+    wanted = spec.wanted()
+    integers = [*INTEGER_FIGURES, *(name for name in AREA_FIGURES if name in wanted)]
+    return integers, [*FLOAT_FIGURES, *([BASELINE] if BASELINE in wanted else [])]
 
 
 def chunks_of(spec: SweepSpec) -> int:
@@ -71,28 +91,46 @@ def chunks_of(spec: SweepSpec) -> int:
 
 def evaluate_chunk(data: str, number: int) -> ChunkResult:
     """Evaluate chunk ``number`` of the sweep that ``data`` (a spec's ``to_json``) describes."""
-    spec, base, values = _context(data)
+    spec, _, values = context(data)
     first = number * CHUNK_POINTS
     count = min(CHUNK_POINTS, spec.points() - first)
-    codes = _codes(spec, values, number, first, count)
-    figures, valid, refused = _figures(spec, base, values, codes, count)
-    kept = valid.copy()
-    for item in spec.constraints:
-        if item.min is not None:
-            kept &= figures[item.figure] >= item.min
-        if item.max is not None:
-            kept &= figures[item.figure] <= item.max
+    return evaluate_codes(data, _codes(spec, values, number, first, count), first + np.arange(count), number)
+
+
+def evaluate_codes(data: str, codes: Codes, points: NDArray[np.int64], number: int = 0) -> ChunkResult:
+    """Evaluate any points: ``codes`` says which value of every axis each has, ``points`` what each is called."""
+    spec, base, values = context(data)
+    figures, valid, refused = figures_of(spec, base, values, codes, len(points))
+    kept = valid & ~(violations(spec, figures) > 0).any(axis=1)
     chosen = np.flatnonzero(kept)
+    integer_names, float_names = figure_columns(spec)
     texts = [(codes[name][chosen], list(map(_text, items))) for name, items in values.items()]
-    integers = [first + chosen, *(figures[name][chosen] for name in INTEGER_FIGURES)]
-    floats = [figures[name][chosen] for name in columns(spec)[1 + len(values) + len(INTEGER_FIGURES) :]]
-    signed = [-figures[n][chosen] if n in LARGER_IS_BETTER else figures[n][chosen] for n in spec.objectives]
-    costs = np.stack(signed, axis=1).astype(np.float64)
-    best = pareto_front(costs)
+    integers = [points[chosen], *(figures[name][chosen] for name in integer_names)]
+    floats = [figures[name][chosen] for name in float_names]
+    found = costs(spec, figures)[chosen]
+    best = pareto_front(found)
     rows = csv_rows([(c[best], v) for c, v in texts], [c[best] for c in integers], [c[best] for c in floats])
-    front = tuple(zip(map(tuple, costs[best].tolist()), rows.decode().splitlines(), strict=True))
+    front = tuple(zip(map(tuple, found[best].tolist()), rows.decode().splitlines(), strict=True))
     whole = csv_rows(texts, integers, floats)
     return ChunkResult(number, whole, front, int(valid.sum()), len(chosen), dict(refused))
+
+
+def costs(spec: SweepSpec, figures: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Objectives (points, objectives), signed so that smaller is better."""
+    signed = [-figures[name] if name in LARGER_IS_BETTER else figures[name] for name in spec.objectives]
+    return np.stack(signed, axis=1).astype(np.float64)
+
+
+def violations(spec: SweepSpec, figures: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """By how much each bound is broken (points, bounds); at most 0 where it holds."""
+    found = []
+    for item in spec.constraints:
+        if item.min is not None:
+            found.append(item.min - figures[item.figure])
+        if item.max is not None:
+            found.append(figures[item.figure] - item.max)
+    size = len(figures["cycles"])
+    return np.stack(found, axis=1).astype(np.float64) if found else np.zeros((size, 0))
 
 
 def _text(value: Any) -> str:
@@ -100,14 +138,13 @@ def _text(value: Any) -> str:
 
 
 @lru_cache(maxsize=4)
-def _context(data: str) -> tuple[SweepSpec, Accelerator, dict[str, list[Any]]]:
+def context(data: str) -> tuple[SweepSpec, Accelerator, dict[str, list[Any]]]:
+    """A spec, its base accelerator and its values, read once a worker."""
     spec = SweepSpec.from_json(data)
     return spec, spec.base(), spec.values()
 
 
-def _codes(
-    spec: SweepSpec, values: dict[str, list[Any]], number: int, first: int, count: int
-) -> dict[str, NDArray[np.int64]]:
+def _codes(spec: SweepSpec, values: dict[str, list[Any]], number: int, first: int, count: int) -> Codes:
     """Which value of every axis each point has: digits of the point's number, or drawn."""
     if spec.sample:
         rng = np.random.default_rng([spec.sample.seed, number])
@@ -119,14 +156,11 @@ def _codes(
     return found
 
 
-def _wants_baseline(spec: SweepSpec) -> bool:
-    return BASELINE in spec.objectives or any(item.figure == BASELINE for item in spec.constraints)
-
-
-def _figures(
-    spec: SweepSpec, base: Accelerator, values: dict[str, list[Any]], codes: dict[str, NDArray[np.int64]], count: int
+def figures_of(
+    spec: SweepSpec, base: Accelerator, values: dict[str, list[Any]], codes: Codes, count: int
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], Counter[str]]:
-    figures: dict[str, NDArray[Any]] = {name: np.zeros(count, np.int64) for name in INTEGER_FIGURES}
+    """Every figure of the points, which of them can run, and why groups of them were refused."""
+    figures: dict[str, NDArray[Any]] = {name: np.zeros(count, np.int64) for name in (*INTEGER_FIGURES, *AREA_FIGURES)}
     figures |= {name: np.zeros(count) for name in (*FLOAT_FIGURES, BASELINE)}
     valid, refused = np.zeros(count, bool), Counter[str]()
     splits = [name for name in (*STEP_FIELDS, "max_group") if name in values]
@@ -151,7 +185,7 @@ def _add_group(
     spec: SweepSpec,
     base: Accelerator,
     values: dict[str, list[Any]],
-    codes: dict[str, NDArray[np.int64]],
+    codes: Codes,
     where: NDArray[np.intp],
     step: dict[str, Any],
     figures: dict[str, NDArray[Any]],
@@ -182,12 +216,15 @@ def _add_group(
         known = {name: np.array(values[name], np.float64)[codes[name][where]] for name in EVENTS if name in values} | {
             name: np.float64(spec.set[name]) for name in EVENTS if name in spec.set
         }
-        table = EnergyTable.load(base.energy_table)
+        table = table_of(base)
         for name, bound in ENERGY_FIGURES.items():
             figures[name][where] = energy_j(skeleton, found, designs, table, known, bound)
-        if _wants_baseline(spec):
+        if BASELINE in spec.wanted():
             dense = evaluate(_skeleton(step | {"method": "dense"}), designs)
             figures[BASELINE][where] = dense.cycles / found.cycles
+    if not set(AREA_FIGURES).isdisjoint(spec.wanted()):
+        for name, column in area({name: designs.column(name) for name in AREA_FIELDS}).items():
+            figures[name][where] = column
 
 
 def _skeleton(step: dict[str, Any]) -> Skeleton:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ...models.accelerator import Accelerator
+from ...models.area import RESOURCES
 from ...models.energy_table import EVENTS, Bound
 from ...models.errors import NmsatError
 from ...models.yaml_io import read_yaml, validate
@@ -27,7 +28,8 @@ INTEGER_FIGURES = (
 ENERGY_FIGURES: dict[str, Bound] = {"energy_j": "typical", "energy_low_j": "low", "energy_high_j": "high"}
 FLOAT_FIGURES = ("seconds", "utilization", "gflops_dense_equivalent", *ENERGY_FIGURES)
 BASELINE = "speedup_over_dense"  # evaluates every design a second time, so only where the file names it
-FIGURES = (*INTEGER_FIGURES, *FLOAT_FIGURES, BASELINE)
+AREA_FIGURES = RESOURCES  # an estimate; written only where the file names them, as the baseline is
+FIGURES = (*INTEGER_FIGURES, *AREA_FIGURES, *FLOAT_FIGURES, BASELINE)
 LARGER_IS_BETTER = frozenset({"utilization", "gflops_dense_equivalent", BASELINE})
 MAX_POINTS = 100_000_000
 MAX_VALUES = 1_000_000  # of one axis
@@ -99,6 +101,16 @@ class Sample(BaseModel, frozen=True):
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
 
+class Search(BaseModel, frozen=True):
+    """Points found by a genetic multi-objective search (NSGA-II of pymoo, the extra ``search``)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    points: int = Field(ge=2, le=10_000_000, description="designs to evaluate, repeats counted")
+    population: int = Field(default=200, ge=2, le=100_000)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+
 def _check_energy(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
         raise NmsatError.rule("", name, "a number from 0 to 1e6", value)
@@ -129,6 +141,10 @@ class SweepSpec(BaseModel, frozen=True):
     set: dict[str, Value] = Field(default_factory=dict, description="fields that all designs share")
     axes: dict[str, Axis] = Field(min_length=1)
     sample: Sample | None = Field(default=None, description="random points instead of the whole grid")
+    search: Search | None = Field(default=None, description="a guided search instead of the whole grid")
+    also: Annotated[tuple[Literal[FIGURES], ...], BeforeValidator(_tuple)] = Field(  # type: ignore[valid-type]
+        default=(), description="figures to write besides the usual ones: areas, speedup_over_dense"
+    )
     constraints: Annotated[tuple[Constraint, ...], BeforeValidator(_tuple)] = ()
     objectives: Annotated[tuple[Literal[FIGURES], ...], BeforeValidator(_tuple)] = Field(  # type: ignore[valid-type]
         default=("cycles", "energy_j"), min_length=1, max_length=6
@@ -144,6 +160,8 @@ class SweepSpec(BaseModel, frozen=True):
             raise ValueError(f"set.{min(both)}: must not be an axis too")
         if ("workload" in self.axes) + ("workload" in self.set) + bool(self.workload) != 1:
             raise ValueError("workload: must be given once: as workload, or as an axis")
+        if self.sample and self.search:
+            raise ValueError("search: must not be given together with sample")
         for name, axis in self.axes.items():
             if isinstance(axis, tuple) and not axis:
                 raise ValueError(f"axes.{name}: must have at least one value")
@@ -169,6 +187,10 @@ class SweepSpec(BaseModel, frozen=True):
         spec.base()
         return spec
 
+    def wanted(self) -> list[str]:
+        """Figures that the file names: objectives, constraints, and what it wants besides."""
+        return list(dict.fromkeys([*self.objectives, *(item.figure for item in self.constraints), *self.also]))
+
     def values(self) -> dict[str, list[Any]]:
         """Axis to its values, in the order of AXIS_FIELDS."""
         found: dict[str, list[Any]] = {}
@@ -191,8 +213,12 @@ class SweepSpec(BaseModel, frozen=True):
         grid = math.prod(len(values) for values in self.values().values())
         if self.sample:
             return self.sample.points
+        if self.search:
+            if grid > 2**62:
+                raise NmsatError.rule("", "axes", "at most 2^62 points for a search", f"{grid:,}", "thin an axis out")
+            return self.search.points
         if grid > MAX_POINTS:
-            hint = "draw some of them with sample: {points: 1000000, seed: 1}"
+            hint = "draw some of them with sample: {points: 1000000, seed: 1}, or search: {points: 100000}"
             raise NmsatError.rule("", "axes", f"at most {MAX_POINTS:,} points", f"{grid:,}", hint)
         return grid
 

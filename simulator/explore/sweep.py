@@ -24,6 +24,8 @@ from ...models.errors import NmsatError
 from ...models.whole_file import remove_leftovers, whole_file, write_whole
 from .chunk import CHUNK_POINTS, ChunkResult, chunks_of, columns, evaluate_chunk, grid_size
 from .pareto import pareto_front
+from .parquet import write_parquet
+from .search import run_search
 from .spec import LARGER_IS_BETTER, SweepSpec
 
 Report = Callable[[int], None]
@@ -48,6 +50,7 @@ def run_sweep(
     in_flight: int = 4,
     resume: bool = False,
     report: Report | None = None,
+    parquet: bool = False,
 ) -> SweepSummary:
     """Evaluate what is missing in ``folder`` and merge everything.
 
@@ -61,6 +64,8 @@ def run_sweep(
         Go on in a folder that holds part of this very sweep.
     report : callable, optional
         Called with the points done after each chunk.
+    parquet : bool
+        Write results.parquet too.
 
     Raises
     ------
@@ -69,18 +74,26 @@ def run_sweep(
         worker process died.
     """
     _open(spec, folder, resume)
-    done = set(_finished(folder, chunks_of(spec)))
+    count = 1 if spec.search else chunks_of(spec)
+    done = set(_finished(folder, count))
     if report:
         report(_points_of(done, spec))
     data = spec.to_json()
-    missing = (number for number in range(chunks_of(spec)) if number not in done)
+    missing: Iterator[int] = iter(())
+    if not spec.search:
+        missing = (number for number in range(chunks_of(spec)) if number not in done)
     try:
+        if spec.search and not done:
+            _store(folder, run_search(data, report))
         for result in _in_order_of_arrival(executor, data, missing, in_flight):
             _store(folder, result)
             done.add(result.number)
             if report:
                 report(_points_of(done, spec))
-        return _merge(spec, folder)
+        summary = _merge(spec, folder)
+        if parquet:
+            write_parquet(spec, folder)
+        return summary
     except BrokenProcessPool:
         raise NmsatError(f"{folder}: a worker process died; finished chunks are kept, go on with --resume") from None
     except OSError as error:
@@ -182,7 +195,7 @@ def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
     header = f"{','.join(columns(spec))}\n".encode()
     with whole_file(folder / "results.csv") as partial, partial.open("wb") as out:
         out.write(header)
-        for number in range(chunks_of(spec)):
+        for number in range(1 if spec.search else chunks_of(spec)):
             name = folder / "chunks" / f"{number:06d}"
             facts = json.loads(name.with_suffix(".json").read_text())
             valid, kept = valid + facts["valid"], kept + facts["kept"]
