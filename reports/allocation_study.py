@@ -32,7 +32,7 @@ def five_convolutions() -> Workload:
     layers: list[Layer] = []
     sizes = ((1, 16, 8, 1), (16, 16, 8, 1), (16, 32, 8, 2), (32, 32, 4, 1), (32, 64, 4, 2), (64, 64, 2, 1))
     for number, (ic, oc, size, stride) in enumerate(sizes, 1):
-        shape = {"ic": ic, "oc": oc, "kh": 3, "kw": 3, "h": size, "w": size, "stride": stride, "pad": 1}
+        shape: dict[str, Any] = {"ic": ic, "oc": oc, "kh": 3, "kw": 3, "h": size, "w": size, "stride": stride, "pad": 1}
         layers.append(Layer(name=f"conv{number}", op="conv2d", prune=number > 1, **shape))
         out = size // stride
         layers.append(Layer(name=f"conv{number}.relu", op="elementwise", function="relu", oc=oc, h=out, w=out))
