@@ -102,6 +102,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_rtl_proofs.py::test_banks_never_deadlock_nor_lose_a_tile",
     ),
     (
+        "update, prune and vector units: the executor's bytes, their models' cycles",
+        "yes",
+        "test_rtl_update.py::test_a_descriptor_in_values_and_in_cycles",
+    ),
+    (
         "VCU1525 and U200: scripts of both shells, checked without Vivado, planted faults caught",
         "yes",
         "test_fpga_generate.py::test_block_design_faults_are_seen",

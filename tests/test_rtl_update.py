@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from nmsat.rtl.memory_port import MemoryFault
 from nmsat.rtl.registers import Code
 from nmsat.rtl.simulators.bench import finish
 from nmsat.rtl.simulators.cxxrtl import CxxrtlBench
-from nmsat.rtl.testbench.unit_ports import RandomMemory, UnitMemory
+from nmsat.rtl.testbench.unit_ports import RandomMemory, UnitMemory, first_difference, run_descriptors, run_model
 from nmsat.rtl.update_parameters import UpdateParameters
 from nmsat.rtl.update_unit import UpdateUnit
 from nmsat.simulator.executor import execute
@@ -98,37 +100,6 @@ def floats(rng, count):
     return (rng.normal(size=count) * 10.0 ** rng.integers(-40, 3, count)).astype(np.float32)
 
 
-async def run_cases(bench, words, memory, *, limit=20_000):
-    """Descriptors one after the other; (status, cycles) of each, from accepting it to its ``done``; None: too long."""
-    found = []
-    bench.set("done__ready", 1)
-    bench.set("start__valid", 0)
-    memory.drive(bench)
-    await bench.reset()
-    for word in words:
-        begun = None
-        bench.set("start__payload", word)
-        bench.set("start__valid", 1)
-        for cycle in range(limit):
-            memory.drive(bench)
-            await bench.settle()
-            memory.sample(bench)
-            if begun is None and bench.get("start__ready"):
-                begun = cycle
-            done = bench.get("done__valid")
-            status = bench.get("done__payload")
-            await bench.tick()
-            if begun is not None:
-                bench.set("start__valid", 0)
-            if done:
-                found.append((status, cycle - begun))
-                break
-        else:
-            found.append((None, None))
-            break
-    return found
-
-
 def random_memory(**options):
     return RandomMemory(["read"], ["write"], PARAMETERS.bus_bytes, **options)
 
@@ -136,7 +107,7 @@ def random_memory(**options):
 def run(bench, case, *, word=None, faults=(), limit=20_000, memory=random_memory, **options):
     image = bytearray(case.image.tobytes())
     memory = UnitMemory(bench, memory(**options), image, faults)
-    (result,) = finish(run_cases(bench, [case.word if word is None else word], memory, limit=limit))
+    (result,) = finish(run_descriptors(bench, [case.word if word is None else word], memory, limit=limit))
     return result, np.frombuffer(bytes(image), np.uint8), memory.events
 
 
@@ -165,65 +136,14 @@ SHAPES = [
 ]  # fmt: skip
 
 
-def modelled(case, ports):
-    """(cycles, handshakes) of the cycle model on ports like those of :class:`UnitMemory`."""
-    events = []
-    read, write = Noted(ports.readers["read"], events, "read"), Noted(ports.writers["write"], events, "write")
-    model = UpdateModel(UpdateSizes(PARAMETERS.bus_bytes, PARAMETERS.wuve_lanes, PARAMETERS.sore_lanes), read, write)
-    model.start(case.item)
-    for cycle in range(60_000):
-        if model.done:
-            return cycle, events
-        events.append(cycle)
-        model.step()
-        if read.word and read.take:
-            events.append(("read", "word"))
-        if write.word_room and write.give:
-            events.append(("write", "word"))
-        ports.step()
-    raise AssertionError("the model does not end")
-
-
-class Noted:
-    """A port whose requests are noted."""
-
-    def __init__(self, port, events, name):
-        self.__dict__.update(_port=port, _events=events, _name=name)
-
-    def __getattr__(self, name):
-        return getattr(self._port, name)
-
-    def __setattr__(self, name, value):
-        setattr(self._port, name, value)
-
-    def ask(self, address, size):
-        self._events.append((self._name, f"{address:#x} {size}"))
-        self._port.ask(address, size)
-
-
-def by_cycle(events):
-    """Sorted handshakes of every cycle that has some."""
-    found, cycle = {}, None
-    for event in events:
-        if isinstance(event, int):
-            cycle = event
-        else:
-            found.setdefault(cycle, []).append(event)
-    return {cycle: sorted(items) for cycle, items in found.items()}
-
-
 def check(bench, case, memory=random_memory, **options):
     """Memory is golden's, and the cycle model does what the hardware does in every cycle."""
     (status, cycles), image, events = run(bench, case, limit=60_000, memory=memory, **options)
     assert status == Code.OK, case.fields
     assert np.flatnonzero(image != case.expected()).tolist() == [], case.fields
-    expected: dict = {}
-    for cycle, port, what in events:
-        expected.setdefault(cycle, []).append((port, what))
-    found, handshakes = modelled(case, memory(**options))
-    handshakes = by_cycle(handshakes)
-    for cycle in sorted({*expected, *handshakes}):
-        assert handshakes.get(cycle) == sorted(expected.get(cycle, [])), cycle
+    sizes = UpdateSizes(PARAMETERS.bus_bytes, PARAMETERS.wuve_lanes, PARAMETERS.sore_lanes)
+    found, handshakes = run_model(partial(UpdateModel, sizes), memory(**options), case.item)
+    assert first_difference(handshakes, events) is None
     assert found == cycles
 
 
@@ -386,7 +306,7 @@ def test_descriptors_follow_each_other_without_a_reset(bench):
         image = bytearray(case.image.tobytes())
         memory = UnitMemory(bench, RandomMemory(["read"], ["write"], PARAMETERS.bus_bytes, seed=seed), image)
         idle = Program((descriptor(Kind.PRUNE),), ("layer",), (), {}).encode()[-512:-256]  # a weight's: nothing to do
-        found = finish(run_cases(bench, [int.from_bytes(idle, "little"), case.word, case.word], memory))
+        found = finish(run_descriptors(bench, [int.from_bytes(idle, "little"), case.word, case.word], memory))
         assert [status for status, _ in found] == [Code.OK] * 3
         assert found[0][1] < 10
         once = Program((case.item, case.item), ("layer",), tuple(case.tensors), {})

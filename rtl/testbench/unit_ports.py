@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..memory_port import QUEUE, MemoryFault
@@ -213,3 +213,101 @@ class UnitMemory:
             del words[:padded]
             runs.popleft()
             self._errors[name].append(error)
+
+
+async def run_descriptors(
+    bench: Bench, words: Sequence[int], memory: UnitMemory, *, limit: int = 20_000
+) -> list[tuple[int | None, int | None]]:
+    """Descriptors one after the other on a unit, after a reset.
+
+    Returns
+    -------
+    list of (status, cycles)
+        Of each: cycles from accepting it to its ``done``. (None, None), and no more, where ``limit`` cycles were not
+        enough.
+    """
+    found: list[tuple[int | None, int | None]] = []
+    bench.set("done__ready", 1)
+    bench.set("start__valid", 0)
+    memory.drive(bench)
+    await bench.reset()
+    for word in words:
+        begun, done = None, False
+        bench.set("start__payload", word)
+        bench.set("start__valid", 1)
+        for cycle in range(limit):
+            memory.drive(bench)
+            await bench.settle()
+            memory.sample(bench)
+            if begun is None and bench.get("start__ready"):
+                begun = cycle
+            done = bool(bench.get("done__valid"))
+            if done and begun is not None:
+                found.append((bench.get("done__payload"), cycle - begun))
+            await bench.tick()
+            if begun is not None:
+                bench.set("start__valid", 0)
+            if done:
+                break
+        if not done:
+            return [*found, (None, None)]
+    return found
+
+
+class _Noted:
+    """A model's port whose requests are noted."""
+
+    def __init__(self, port: Any, name: str, events: list[tuple[str, str]]) -> None:
+        self.__dict__.update(_port=port, _name=name, _events=events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._port, name, value)
+
+    def ask(self, address: int, size: int) -> None:
+        self._events.append((self._name, f"{address:#x} {size}"))
+        self._port.ask(address, size)
+
+
+def run_model(
+    make: Callable[[Any, Any], Any], ports: Any, item: Any, *, limit: int = 60_000
+) -> tuple[int, list[tuple[int, str, str]]]:
+    """A descriptor on a unit's cycle model, between ports ``read`` and ``write``: cycles, and events as UnitMemory's.
+
+    Raises
+    ------
+    RuntimeError
+        It takes more than ``limit`` cycles.
+    """
+    now: list[tuple[str, str]] = []
+    read, write = (_Noted(port, name, now) for name, port in (*ports.readers.items(), *ports.writers.items()))
+    model = make(read, write)
+    model.start(item)
+    events: list[tuple[int, str, str]] = []
+    for cycle in range(limit):
+        if model.done:
+            return cycle, events
+        model.step()
+        now += [("read", "word")] * bool(read.word and read.take)
+        now += [("write", "word")] * bool(write.word_room and write.give)
+        events += [(cycle, *event) for event in now]
+        now.clear()
+        ports.step()
+    raise RuntimeError(f"the model must end within {limit} cycles")
+
+
+def first_difference(
+    one: Sequence[tuple[int, str, str]], other: Sequence[tuple[int, str, str]]
+) -> tuple[int, list[Any], list[Any]] | None:
+    """The first cycle in which two lists of events differ, with what each has in it; None if none does."""
+    sides: tuple[dict[int, list[Any]], ...] = ({}, {})
+    for side, events in zip(sides, (one, other), strict=True):
+        for cycle, port, what in events:
+            side.setdefault(cycle, []).append((port, what))
+    for cycle in sorted({*sides[0], *sides[1]}):
+        found, wanted = (sorted(side.get(cycle, [])) for side in sides)
+        if found != wanted:
+            return cycle, found, wanted
+    return None
