@@ -22,10 +22,11 @@ from .pool_walk import SEGMENT
 from .queue import Queue
 from .vector_lane import relu
 
-POOL = data.StructLayout({"on": 1, "mean": 1, "relu": 1, "share": 32})
-"""Whether there is a window; its mean, else its maximum; ReLU of the result; binary32 of 1 / places."""
-PLACE = data.StructLayout({"count": range(SEGMENT + 1), "first": 1, "last": 1})
-"""A run: elements, and which of its window's places inside the image it is."""
+POOL = data.StructLayout({"on": 1, "mean": 1, "relu": 1, "before": 1, "share": 32})
+"""Whether there is a window; its mean, else its maximum; ReLU of the result, ReLU in front; binary32 of 1 / places."""
+PLACE = data.StructLayout({"count": range(SEGMENT + 1), "first": 1, "last": 1, "emit": 1, "second": 1, "index": 16})
+"""A run: elements; which of its window's places inside the image it is; whether results leave with it; whether it is a
+gradient that goes to the largest place, and which place of the window this is."""
 
 
 class MeanLane(wiring.Component):
@@ -76,7 +77,11 @@ class PoolStage(wiring.Component):
     Maximum: the first of equals, a NaN is larger than all; a word a cycle, results leave with the last place's words.
     Mean: places are added in their order in binary32, from +0. A run begins when every word of the run before has been
     added, so a place takes its words and La + 1 cycles, the last one 6 more; results wait in a queue of one run, which
-    must be empty when a last place begins. Reset drops what is inside.
+    must be empty when a last place begins.
+
+    Backward, a mean's place is a window of its own: +0 plus the gradient, times the share. A maximum's window comes
+    twice, first its values, then for each place the gradient, which leaves where the place is the largest and the ReLUs
+    before and behind the pool let it pass; +0 elsewhere. Reset drops what is inside.
 
     Parameters
     ----------
@@ -111,7 +116,9 @@ class PoolStage(wiring.Component):
             ends.eq((number + 1) * self.lanes >= there.count),
             taken.eq(self.i.valid & self.i.ready),
             self.place.ready.eq(taken & ends),
-            self.o.payload.eq(Cat(Mux(self.pool.relu, relu(value), value) for value in _lanes(found, self.lanes))),
+            self.o.payload.eq(
+                Cat(Mux(self.pool.relu & ~there.second, relu(value), value) for value in _lanes(found, self.lanes))
+            ),
         ]
         with m.If(taken):
             m.d.sync += number.eq(Mux(ends, 0, number + 1))
@@ -123,24 +130,32 @@ class PoolStage(wiring.Component):
         with m.Elif(self.pool.mean):
             m.d.comb += [self.o.valid.eq(mean_valid), found.eq(mean), self.i.ready.eq(ready)]
         with m.Else():
-            m.d.comb += [self.o.valid.eq(self.i.valid & self.place.valid & there.last), found.eq(best)]
-            m.d.comb += self.i.ready.eq(self.place.valid & (self.o.ready | ~there.last))
+            m.d.comb += [self.o.valid.eq(self.i.valid & self.place.valid & there.emit), found.eq(best)]
+            m.d.comb += self.i.ready.eq(self.place.valid & (self.o.ready | ~there.emit))
         return m
 
     def _largest(self, m: Module, words: int, number: Any, taken: Any) -> Any:
-        """The larger of a word and what the window's places before it gave."""
-        m.submodules.best = memory = Memory(shape=16 * self.lanes, depth=words, init=[])
+        """The larger of a word and what the window's places before it gave; the second time, gradients."""
+        width = 16 * self.lanes
+        m.submodules.best = memory = Memory(shape=2 * width, depth=words, init=[])
         read, write = memory.read_port(domain="comb"), memory.write_port()
-        kept = Signal(16 * self.lanes)
-        pairs = zip(_lanes(self.i.payload, self.lanes), _lanes(read.data, self.lanes), strict=True)
+        there, pool = self.place.payload, self.pool
+        kept, chosen, gradients = [], [], []
+        news, olds = _lanes(self.i.payload, self.lanes), _lanes(read.data[:width], self.lanes)
+        for new, old, place_of in zip(news, olds, _lanes(read.data[width:], self.lanes), strict=True):
+            better = there.first | _larger(new, old)
+            kept.append(Mux(better, new, old))
+            chosen.append(Mux(better, there.index, place_of))
+            passes = (~pool.before | old[:15].any()) & (~pool.relu | relu(old).any())
+            goes = (place_of == there.index) & passes & new[:15].any()  # -0 plus +0 is +0
+            gradients.append(Mux(goes, new, 0))
         m.d.comb += [
             read.addr.eq(number),
-            kept.eq(Cat(Mux(self.place.payload.first | _larger(new, old), new, old) for new, old in pairs)),
             write.addr.eq(number),
-            write.data.eq(kept),
-            write.en.eq(taken),
+            write.data.eq(Cat(*kept, *chosen)),
+            write.en.eq(taken & ~there.second),
         ]
-        return kept
+        return Mux(there.second, Cat(gradients), Cat(kept))
 
     def _mean(self, m: Module, platform: Any, words: int, number: Any, taken: Any) -> tuple[Any, Any, Any]:
         """Sums of the places, then their share; (whether a word may enter, result, whether there is one)."""

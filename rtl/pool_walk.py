@@ -13,12 +13,23 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 SEGMENT = 64
-RUN = data.StructLayout({"offset": 32, "target": 32, "count": range(SEGMENT + 1), "first": 1, "last": 1})
-"""Elements of a run: the first one's number in the operands and in the result, how many; of a window's places, whether
-it is the first or the last inside."""
+RUN = data.StructLayout(
+    {
+        "offset": 32,
+        "target": 32,
+        "count": range(SEGMENT + 1),
+        "first": 1,
+        "last": 1,
+        "second": 1,
+        "index": 16,
+    }
+)
+"""Elements of a run: the first one's number before and behind the pool, how many; of a window's places, whether it is
+the first or the last inside, its number; whether the window is walked for the second time."""
 WINDOW = data.StructLayout(
     {
         "on": 1,  # else a flat pass over `elements`
+        "twice": 1,  # every window is walked twice
         "elements": 32,
         "images": 32,
         "height": 32,
@@ -80,6 +91,7 @@ class PassWalker(wiring.Component):
             last_place.eq(~size.on | (last_x & last_y)),
         ]
         seen = Signal()  # a place of this window was inside
+        second, index = Signal(), Signal(16)
         m.d.comb += [
             self.run.valid.eq(self.busy & inside),
             out.offset.eq(tap + channel),
@@ -87,6 +99,8 @@ class PassWalker(wiring.Component):
             out.count.eq(Mux(left < SEGMENT, left, SEGMENT)),
             out.first.eq(~seen),
             out.last.eq(last_place),
+            out.second.eq(second),
+            out.index.eq(index),
         ]
         whole = Mux(size.on, size.channels, size.elements)
         goes = self.busy & (~inside | self.run.ready)
@@ -98,28 +112,32 @@ class PassWalker(wiring.Component):
 
         def window_at(place: Any) -> list[Any]:
             """The window begins anew at this place."""
-            return [tap.eq(place), tap_row.eq(place), tap_y.eq(0), tap_x.eq(0), seen.eq(0)]
+            return [tap.eq(place), tap_row.eq(place), tap_y.eq(0), tap_x.eq(0), seen.eq(0), index.eq(0)]
 
         with m.If(self.start):
             begin = Const(0, 32) - size.before
             m.d.sync += [
-                self.busy.eq(1), channel.eq(0), left.eq(whole), target.eq(0), images_left.eq(size.images),
+                self.busy.eq(1), second.eq(0), channel.eq(0), left.eq(whole), target.eq(0), images_left.eq(size.images),
                 image.eq(0), row_origin.eq(begin), origin.eq(begin), y.eq(corner), x.eq(corner),
                 *window_at(Mux(size.on, begin, 0)),
             ]  # fmt: skip
         with m.Elif(goes):
             with m.If(~last_place):
-                m.d.sync += seen.eq(seen | inside)
+                m.d.sync += [seen.eq(seen | inside), index.eq(index + 1)]
                 with m.If(last_x):
                     m.d.sync += [
                         tap.eq(tap_row + size.row), tap_row.eq(tap_row + size.row), tap_x.eq(0), tap_y.eq(tap_y + 1)
                     ]  # fmt: skip
                 with m.Else():
                     m.d.sync += [tap.eq(tap + size.channels), tap_x.eq(tap_x + 1)]
+            with m.Elif(size.twice & ~second):
+                m.d.sync += [second.eq(1), *window_at(origin)]
             with m.Elif(left > SEGMENT):
+                m.d.sync += second.eq(0)
                 m.d.sync += [channel.eq(channel + SEGMENT), left.eq(left - SEGMENT)]
                 m.d.sync += window_at(Mux(size.on, origin, 0))
             with m.Else():
+                m.d.sync += second.eq(0)
                 m.d.sync += [channel.eq(0), left.eq(whole), target.eq(target + whole)]
                 with m.If(~size.on):
                     m.d.sync += self.busy.eq(0)

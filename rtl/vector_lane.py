@@ -18,8 +18,10 @@ from .arithmetic.fp32_adder import Fp32Adder
 from .arithmetic.stages import delay
 from .emit import place
 
-SWITCHES = data.StructLayout({"backward": 1, "add": 1, "first_relu": 1, "last_relu": 1, "gradients": 2})
+SWITCHES = data.StructLayout({"add": 1, "first_relu": 1, "last_relu": 1, "gradients": 2})
 """What a pass does: ReLU of the source, addition of the second operand, ReLU of the result; gradients to add."""
+MODE = data.StructLayout({"backward": 1, "masked": 1})
+"""What an element becomes: the sum of its gradients, +0 where a ReLU gave 0 if ``masked``; else the result."""
 OPERANDS = ("x", "y", "g0", "g1", "g2")
 
 
@@ -46,6 +48,8 @@ class VectorLane(wiring.Component):
         Clock enable; low holds the pipeline.
     switches : in
         :data:`SWITCHES`, steady while elements are inside.
+    mode : in
+        :data:`MODE` of this element.
     x, y, g0, g1, g2 : in, 16
         Source, second operand, gradients.
     result : out, 16
@@ -54,7 +58,13 @@ class VectorLane(wiring.Component):
     def __init__(self, *, adder_latency: int) -> None:
         self.adder_latency, self.latency = adder_latency, lane_latency(adder_latency)
         super().__init__(
-            {"en": In(1), "switches": In(SWITCHES), **{name: In(16) for name in OPERANDS}, "result": Out(16)}
+            {
+                "en": In(1),
+                "switches": In(SWITCHES),
+                "mode": In(MODE),
+                **{name: In(16) for name in OPERANDS},
+                "result": Out(16),
+            }
         )
 
     def elaborate(self, platform: Any) -> Module:
@@ -90,7 +100,8 @@ class VectorLane(wiring.Component):
 
         after_late, passes_late = delay(m, en, "after", after, la), delay(m, en, "passes", passes, la)
         found = Signal(16)
-        m.d.comb += found.eq(Mux(switches.backward, Mux(passes_late, gradient, 0), after_late))
+        mode = data.View(MODE, delay(m, en, "mode", self.mode, 1 + 2 * la + Narrow.latency))
+        m.d.comb += found.eq(Mux(mode.backward, Mux(passes_late | ~mode.masked, gradient, 0), after_late))
         with m.If(en):
             m.d.sync += self.result.eq(found)
         return m

@@ -26,7 +26,9 @@ PLAN = data.StructLayout(
         "window": WINDOW,
         "pool": POOL,
         "switches": SWITCHES,
+        "backward": 1,
         "used": len(OPERANDS),  # a bit an operand
+        "used_second": len(OPERANDS),  # when a window is walked for the second time
         "addresses": data.ArrayLayout(64, len(OPERANDS)),
         "target": 64,
     }
@@ -42,8 +44,8 @@ class VectorSetup(wiring.Component):
     """VECTOR descriptors to plans; refuses what the unit cannot execute.
 
     A plan is offered 2 + 3 p cycles after its descriptor was taken: p = 3 products of three cycles, 9 with a window;
-    27 more where a mean needs the reciprocal of its places. What is refused by its fields alone is offered after 2.
-    Reset drops it.
+    27 more for the reciprocal of a window's places, of a mean and backward; backward 1 more, and one a window of the
+    longer side. What is refused by its fields alone is offered after 2. Reset drops it.
 
     Ports
     -----
@@ -63,11 +65,11 @@ class VectorSetup(wiring.Component):
         known = self._steps(m, item, plan.switches, pool)
         switches = plan.switches
         forward = item.stage == Stage.FF
-        source = forward | switches.first_relu | switches.last_relu
-        used = (
-            source, switches.add & (forward | switches.last_relu),
-            *(~forward & (item.gradients > number) for number in range(3)),
-        )  # fmt: skip
+        scatter = ~forward & pool.on & ~pool.mean  # the largest place of a window must be found again
+        source = forward | switches.first_relu | switches.last_relu | scatter
+        second = switches.add & (forward | switches.last_relu | scatter)
+        gradients_used = [~forward & (item.gradients > number) for number in range(3)]
+        used = (source, second, *gradients_used)
         addresses = (
             item.source_address, item.second_address,
             item.gradient_address, item.gradient_1_address, item.gradient_2_address,
@@ -88,9 +90,12 @@ class VectorSetup(wiring.Component):
                     ("pad", "pad"),
                 )
             ),
-            plan.switches.backward.eq(~forward),
+            plan.backward.eq(~forward),
+            window.twice.eq(scatter),
+            pool.before.eq(switches.first_relu | switches.last_relu),
             plan.switches.gradients.eq(item.gradients),
-            plan.used.eq(Cat(used)),
+            plan.used.eq(Mux(scatter, Cat(source, second), Cat(used))),
+            plan.used_second.eq(Cat(Const(0, 2), *gradients_used)),
             plan.target.eq(item.target_address),
             *(plan.addresses[place].eq(address) for place, address in enumerate(addresses)),
         ]
@@ -117,6 +122,7 @@ class VectorSetup(wiring.Component):
         m.d.sync += product.eq(one * other)
         remainder, quotient, count = Signal(14), Signal(SHARE_BITS), Signal(range(SHARE_BITS + 1))
         exponent, exact = Signal(4), Signal()
+        rest_y, rest_x = Signal(32), Signal(32)
         for place in range(MOST_PLACES.bit_length()):
             with m.If(places[place]):
                 m.d.comb += [exponent.eq(place), exact.eq(places == 1 << place)]
@@ -132,6 +138,12 @@ class VectorSetup(wiring.Component):
                 odd = item.target_address[0]
                 for bit, address in zip(used, addresses, strict=True):
                     odd = odd | (bit & address[0])
+                square = (item.stride == item.window_y) & (item.stride == item.window_x) & (item.pad == 0)
+                untiled = (
+                    ~forward
+                    & pool.on
+                    & (~square | (pool.mean & pool.relu) | (~pool.mean & switches.first_relu & switches.add))
+                )
                 zero = (item.images == 0) | (item.h == 0) | (item.w == 0) | (item.c == 0)
                 narrow = Mux(item.window_y < item.window_x, item.window_y, item.window_x)
                 zero = zero | (
@@ -146,7 +158,7 @@ class VectorSetup(wiring.Component):
                 gradients = ~forward & ((item.gradients == 0) | (item.gradients > 3))
                 with m.If(item.kind != Kind.VECTOR):
                     m.d.sync += status.eq(Code.BAD_KIND)
-                with m.Elif((item.flags & fmt.NO_VALUES).any() | ~known):
+                with m.Elif((item.flags & fmt.NO_VALUES).any() | ~known | untiled):
                     m.d.sync += status.eq(Code.UNSUPPORTED)
                 with m.Elif((item.stage > Stage.BP) | gradients):
                     m.d.sync += status.eq(Code.BAD_FIELD)
@@ -154,9 +166,9 @@ class VectorSetup(wiring.Component):
                     m.d.sync += status.eq(Code.BAD_SIZE)
                 with m.Elif(odd):
                     m.d.sync += status.eq(Code.BAD_ALIGNMENT)
-                m.d.sync += step.eq(0)
+                m.d.sync += [step.eq(0), rest_y.eq(item.h), rest_x.eq(item.w)]
                 bad = (item.kind != Kind.VECTOR) | (item.flags & fmt.NO_VALUES).any() | ~known
-                bad = bad | (item.stage > Stage.BP) | gradients | zero | odd
+                bad = bad | untiled | (item.stage > Stage.BP) | gradients | zero | odd
                 m.next = "OPERANDS"
                 with m.If(bad):
                     m.next = "GIVE"
@@ -179,7 +191,7 @@ class VectorSetup(wiring.Component):
                 m.next = "OPERANDS"
                 with m.If(step == last):
                     m.next = "GIVE"
-                    with m.If(pool.on & pool.mean):
+                    with m.If(pool.on & (pool.mean | ~forward)):
                         m.next = "SHARE"
             with m.State("SHARE"):
                 m.d.sync += remainder.eq(1 << exponent)
@@ -197,6 +209,18 @@ class VectorSetup(wiring.Component):
                     ]
                 with m.Else():
                     m.next = "GIVE"
+                    with m.If(~forward):
+                        m.next = "TILING"
+            with m.State("TILING"):  # backward, windows must cover the image without a rest
+                more_y, more_x = rest_y >= item.window_y, rest_x >= item.window_x
+                m.d.sync += [
+                    rest_y.eq(rest_y - Mux(more_y, item.window_y, 0)),
+                    rest_x.eq(rest_x - Mux(more_x, item.window_x, 0)),
+                ]
+                with m.If(~more_y & ~more_x):
+                    m.next = "GIVE"
+                    with m.If((rest_y | rest_x).any()):
+                        m.d.sync += status.eq(Code.UNSUPPORTED)
             with m.State("GIVE"):
                 m.d.comb += self.plan.valid.eq(1)
                 with m.If(self.plan.ready):
@@ -206,14 +230,14 @@ class VectorSetup(wiring.Component):
     def _steps(self, m: Module, item: Any, switches: Any, pool: Any) -> Any:
         """Which steps there are; whether the unit can do them.
 
-        ReLUs and at most one addition; forward also a pool behind them, and ReLUs behind that.
+        ReLUs and at most one addition; then at most one pool, and ReLUs behind that.
         """
         known, added, pooled, mean = Const(1), Const(0), Const(0), Const(0)
         first, last, final = Const(0), Const(0), Const(0)
         for place in range(8):
             code = item.steps[8 * place : 8 * place + 8]
             relu, add, pools = code == _RELU, code == _ADD, (code == _MAXIMUM) | (code == _MEAN)
-            possible = relu | (add & ~added & ~pooled) | (pools & ~pooled & (item.stage == Stage.FF)) | (code == 0)
+            possible = relu | (add & ~added & ~pooled) | (pools & ~pooled) | (code == 0)
             known = known & possible
             first, last = first | (relu & ~added & ~pooled), last | (relu & added & ~pooled)
             final = final | (relu & pooled)

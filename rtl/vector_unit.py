@@ -22,13 +22,16 @@ from .pool_walk import SEGMENT, PassWalker
 from .queue import Queue
 from .registers import Code
 from .stream import pipeline, require
-from .vector_lane import OPERANDS, SWITCHES, VectorLane, lane_latency
+from .vector_lane import MODE, OPERANDS, SWITCHES, VectorLane, lane_latency
 from .vector_setup import PLAN, VectorSetup
 
+COUNT = data.StructLayout({"count": range(SEGMENT + 1), "second": 1})
+"""Elements of a run that enters the lanes; whether its window is walked for the second time."""
 TARGET = data.StructLayout({"offset": 32, "count": range(SEGMENT + 1)})
 """A run of results: the first one's number, how many."""
 DONE = data.StructLayout({"status": 8})
 TAG_DEPTH = 32
+FIRST_GRADIENT = OPERANDS.index("g0")
 _UNANSWERED_BITS = 8
 
 
@@ -81,12 +84,13 @@ class VectorParameters:
 
 
 class VectorUnit(wiring.Component):
-    """Passes of ReLUs and at most one addition, and forward a pool behind them; backward, gradients added and masked.
+    """Passes of ReLUs and at most one addition, and a pool behind them; backward, gradients added, spread and masked.
 
     Operands come in runs of 64 elements, one operand after the other, each into a queue of two runs; the lanes take a
     word of every operand at once; results leave through a queue of two runs. So the rate is ``lanes`` elements a cycle
     or the memory's bandwidth. Equals :func:`nmsat.simulator.executor.vector.run_vector`; cycles are those of
-    :mod:`nmsat.simulator.machine.vector`. The backward pass of a pool is refused (UNSUPPORTED), as is what the host
+    :mod:`nmsat.simulator.machine.vector`. Refused (UNSUPPORTED) are the backward passes
+    of pools whose windows do not tile the image, or whose masks would need the pass formed again, and what the host
     computes. A pool reads the places of every window one after the other: a pixel under several windows is read for
     each.
 
@@ -128,7 +132,7 @@ class VectorUnit(wiring.Component):
         m.submodules.setup = setup = VectorSetup()
         m.submodules.lanes = lanes = VectorLanes(p)
         m.submodules.pool = pool = PoolStage(lanes=p.lanes, adder_latency=p.adder_latency)
-        m.submodules.counts = counts = Queue(range(SEGMENT + 1), TAG_DEPTH)
+        m.submodules.counts = counts = Queue(COUNT, TAG_DEPTH)
         m.submodules.places = places = Queue(PLACE, TAG_DEPTH)
         m.submodules.tags = tags = Queue(TARGET, TAG_DEPTH)
         m.submodules.runs = runs = Queue(TARGET, 2)
@@ -161,33 +165,46 @@ class VectorUnit(wiring.Component):
         )
         m.d.comb += [walker.start.eq(begin), walker.window.eq(plan.window)]
         run, phase, chosen, last = walker.run.payload, Signal(3), Signal(3), Signal()
+        used, emit, offset = Signal(len(OPERANDS)), Signal(), Signal(32)
         for number in reversed(range(len(OPERANDS))):  # the lowest that is used and not yet asked for
-            with m.If(plan.used[number] & (number >= phase)):
+            with m.If(used[number] & (number >= phase)):
                 m.d.comb += chosen.eq(number)
-        m.d.comb += last.eq(((plan.used >> chosen) >> 1) == 0)
+        spread = plan.backward & plan.pool.mean
+        m.d.comb += [
+            used.eq(Mux(run.second, plan.used_second, plan.used)),
+            last.eq(((used >> chosen) >> 1) == 0),
+            emit.eq(Mux(plan.window.twice, run.second, run.last | spread)),
+            offset.eq(Mux(chosen >= FIRST_GRADIENT, run.target, run.offset)),
+        ]
         free = requests.i.ready & order.i.ready & counts.i.ready & places.i.ready & tags.i.ready
         asked = walker.run.valid & free
         run_bytes = run.count << 1
         m.d.comb += [
             requests.i.valid.eq(asked),
-            requests.i.payload.address.eq(plan.addresses[chosen] + (run.offset << 1)),
+            requests.i.payload.address.eq(plan.addresses[chosen] + (offset << 1)),
             requests.i.payload.bytes.eq(run_bytes),
             order.i.valid.eq(asked),
             order.i.payload.operand.eq(chosen),
             order.i.payload.words.eq(self._words(run_bytes)),
             walker.run.ready.eq(free & last),
             counts.i.valid.eq(asked & last),
-            counts.i.payload.eq(run.count),
+            counts.i.payload.count.eq(run.count),
+            counts.i.payload.second.eq(run.second),
             places.i.valid.eq(asked & last),
-            *(places.i.payload[name].eq(run[name]) for name in ("count", "first", "last")),
-            tags.i.valid.eq(asked & last & run.last),
-            tags.i.payload.offset.eq(run.target),
+            places.i.payload.count.eq(run.count),
+            places.i.payload.first.eq(run.first | spread),
+            places.i.payload.last.eq(run.last | spread),
+            places.i.payload.emit.eq(emit),
+            places.i.payload.second.eq(run.second),
+            places.i.payload.index.eq(run.index),
+            tags.i.valid.eq(asked & last & emit),
+            tags.i.payload.offset.eq(Mux(plan.backward, run.offset, run.target)),
             tags.i.payload.count.eq(run.count),
         ]
         with m.If(asked):
             m.d.sync += phase.eq(Mux(last, 0, chosen + 1))
         wiring.connect(m, requests.o, wiring.flipped(self.read.request))
-        return walker.busy, asked & last & run.last, order
+        return walker.busy, asked & last & emit, order
 
     def _words(self, run_bytes: Any) -> Any:
         bus = self.parameters.bus_bytes
@@ -216,20 +233,26 @@ class VectorUnit(wiring.Component):
         p = self.parameters
         number, last, word_done = Signal(range(SEGMENT // p.lanes)), Signal(), Signal()
         place = number[: p.slices.bit_length() - 1]
-        there = counts.o.valid
+        there, used = counts.o.valid, Signal(len(OPERANDS))
+        second = counts.o.payload.second
+        m.d.comb += [
+            used.eq(Mux(second, plan.used_second, plan.used)),
+            lanes.i.payload.mode.backward.eq(plan.backward & (second | ~plan.window.twice)),
+            lanes.i.payload.mode.masked.eq(~second),
+        ]
         for bit, queue in enumerate(operands):
-            there = there & (queue.o.valid | ~plan.used[bit])
+            there = there & (queue.o.valid | ~used[bit])
         taken = there & lanes.i.ready
         m.d.comb += [
-            last.eq((number + 1) * p.lanes >= counts.o.payload),
+            last.eq((number + 1) * p.lanes >= counts.o.payload.count),
             word_done.eq(last | place.all() if p.slices > 1 else Const(1)),
             lanes.i.valid.eq(there),
             counts.o.ready.eq(taken & last),
         ]
-        for name, queue in zip(OPERANDS, operands, strict=True):
+        for bit, (name, queue) in enumerate(zip(OPERANDS, operands, strict=True)):
             word = queue.o.payload
             m.d.comb += lanes.i.payload[name].eq(word.word_select(place, 16 * p.lanes) if p.slices > 1 else word)
-            m.d.comb += queue.o.ready.eq(taken & word_done)
+            m.d.comb += queue.o.ready.eq(taken & word_done & used[bit])
         with m.If(taken):
             m.d.sync += number.eq(Mux(last, 0, number + 1))
 
@@ -337,7 +360,7 @@ class VectorLanes(wiring.Component):
     switches : in
         Steady while words are inside.
     i : in, stream
-        ``x``, ``y``, ``g0``, ``g1``, ``g2``: an element a lane each, the first lane lowest.
+        ``mode``; ``x``, ``y``, ``g0``, ``g1``, ``g2``: an element a lane each, the first lane lowest.
     o : out, stream
         An element a lane.
     """
@@ -348,7 +371,7 @@ class VectorLanes(wiring.Component):
         super().__init__(
             {
                 "switches": In(SWITCHES),
-                "i": In(stream.Signature(data.StructLayout(dict.fromkeys(OPERANDS, width)))),
+                "i": In(stream.Signature(data.StructLayout({"mode": MODE, **dict.fromkeys(OPERANDS, width)}))),
                 "o": Out(stream.Signature(width)),
             }
         )
@@ -362,6 +385,7 @@ class VectorLanes(wiring.Component):
             lane = placed(m, platform, f"lane{number}", VectorLane, adder_latency=p.adder_latency)
             m.d.comb += [lane.en.eq(en), result.word_select(number, 16).eq(lane.result)]
             m.d.comb += [getattr(lane.switches, name).eq(getattr(self.switches, name)) for name in SWITCHES.members]
+            m.d.comb += [getattr(lane.mode, name).eq(getattr(self.i.payload.mode, name)) for name in MODE.members]
             for name in OPERANDS:
                 m.d.comb += getattr(lane, name).eq(self.i.payload[name].word_select(number, 16))
         return m

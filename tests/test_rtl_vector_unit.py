@@ -125,7 +125,7 @@ def test_a_pass_in_values_and_in_cycles(bench, steps, options):
 
 POOLED = [
     (["maxpool"], (2, 4, 4, 16), (2, 2, 2, 0)),
-    (["relu", "maxpool"], (1, 6, 7, 70), (3, 3, 2, 1)),
+    (["relu", "maxpool"], (1, 4, 5, 70), (3, 3, 2, 1)),
     (["maxpool", "relu"], (1, 5, 4, 3), (3, 2, 1, 0)),
     (["add", "relu", "maxpool"], (1, 5, 5, 9), (2, 3, 2, 1)),
     (["avgpool"], (2, 3, 3, 66), (3, 3, 3, 0)),
@@ -137,21 +137,41 @@ POOLED = [
 ]
 
 
-@pytest.mark.parametrize("stall", [0, 0.3])
 @pytest.mark.parametrize("steps, shape, window", POOLED)
-def test_a_pool_in_values_and_in_cycles(bench, steps, shape, window, stall):
+def test_a_pool_in_values_and_in_cycles(bench, steps, shape, window):
     case = Case(np.random.default_rng(sum(shape)), steps=steps, shape=shape, window=window)
-    check(bench, case, latency=3 + shape[1], stall=stall)
+    check(bench, case, latency=3 + shape[1], stall=0.3 * (sum(shape) % 2))
 
 
-@pytest.mark.parametrize("places", [1, 2, 3, 5, 7, 9, 11, 49, 121])
+BACKWARD = [
+    (["avgpool"], (2, 4, 4, 5), 2, 1),
+    (["relu", "avgpool"], (1, 3, 3, 70), 3, 2),
+    (["add", "relu", "avgpool"], (1, 2, 4, 9), 2, 3),
+    (["avgpool"], (1, 2, 3, 4), 1, 1),
+    (["maxpool"], (2, 4, 4, 6), 2, 1),
+    (["relu", "maxpool"], (1, 3, 3, 66), 3, 2),
+    (["maxpool", "relu"], (1, 4, 6, 9), 2, 3),
+    (["add", "relu", "maxpool", "relu"], (1, 4, 4, 3), 2, 1),
+    (["add", "maxpool"], (1, 4, 2, 4), 2, 1),
+    (["maxpool"], (1, 2, 2, 3), 1, 1),
+]
+
+
+@pytest.mark.parametrize("steps, shape, size, gradients", BACKWARD)
+def test_the_backward_pass_of_a_pool_in_values_and_in_cycles(bench, steps, shape, size, gradients):
+    options = {"window": (size, size, size, 0), "backward": True, "gradients": gradients}
+    case = Case(np.random.default_rng(sum(shape)), steps=steps, shape=shape, **options)
+    check(bench, case, latency=3 + shape[1], stall=0.3 * (sum(shape) % 2))
+
+
+@pytest.mark.parametrize("places", [2, 3, 5, 7, 11, 49])
 def test_the_share_of_a_window_is_golden_s(bench, places):
     """binary32 of 1 / places: one of many, so that its last bit shows in some of the results."""
-    case = Case(np.random.default_rng(places), steps=["avgpool"], shape=(1, 1, places, 40), window=(1, places, 1, 0))
+    case = Case(np.random.default_rng(places), steps=["avgpool"], shape=(1, 1, places, 20), window=(1, places, 1, 0))
     check(bench, case)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_passes_under_random_stalls(bench, seed):
     rng = np.random.default_rng(seed)
     steps, options = PASSES[rng.integers(len(PASSES))]
@@ -171,19 +191,26 @@ def test_a_pass_behind_the_dma_and_its_memory(bench, steps, options):
 
 def test_a_long_pass_moves_a_word_of_every_lane_a_cycle(bench):
     """With a memory that keeps up: 4 elements a cycle, and what the pipeline and the memory are long."""
-    case = Case(np.random.default_rng(3), steps=["relu"], shape=(1, 8, 16, 16))
+    case = Case(np.random.default_rng(3), steps=["relu"], shape=(1, 4, 16, 16))
     (status, cycles), _, _ = run(bench, case, latency=12)
     assert status == Code.OK
-    assert 2048 / 4 <= cycles <= 2048 / 4 + 80
+    assert 1024 / 4 <= cycles <= 1024 / 4 + 80
 
 
 BASE = {"steps": ["add", "relu"], "shape": (1, 2, 3, 11)}
 BACK = BASE | {"backward": True, "gradients": 2}
 POOL = {"steps": ["avgpool"], "shape": (1, 2, 3, 11), "window": (2, 2, 1, 0)}
+POOL_BACK = {"steps": ["maxpool"], "shape": (1, 4, 2, 11), "window": (2, 2, 2, 0), "backward": True, "gradients": 1}
 REFUSED = [
     (BASE, {"kind": int(Kind.HOST)}, Code.BAD_KIND),
     (BASE, {"flags": fmt.NO_VALUES}, Code.UNSUPPORTED),
-    (BACK, {"steps": steps_number(["maxpool"])}, Code.UNSUPPORTED),
+    (POOL_BACK, {"pad": 1}, Code.UNSUPPORTED),
+    (POOL_BACK, {"stride": 1}, Code.UNSUPPORTED),
+    (POOL_BACK, {"window_x": 3}, Code.UNSUPPORTED),
+    (POOL_BACK, {"h": 5}, Code.UNSUPPORTED),
+    (POOL_BACK, {"w": 3}, Code.UNSUPPORTED),
+    (POOL_BACK, {"steps": steps_number(["avgpool", "relu"])}, Code.UNSUPPORTED),
+    (POOL_BACK, {"steps": steps_number(["relu", "add", "maxpool"])}, Code.UNSUPPORTED),
     (BASE, {"steps": steps_number(["avgpool", "add"])}, Code.UNSUPPORTED),
     (BASE, {"steps": steps_number(["avgpool", "maxpool"])}, Code.UNSUPPORTED),
     (POOL, {"window_y": 3}, Code.BAD_SIZE),
@@ -216,7 +243,7 @@ def test_what_cannot_be_executed_is_refused_before_memory_is_touched(bench, base
     (status, cycles), image, events = run(bench, case, word=word)
     assert status == code
     assert not events
-    assert cycles < 60
+    assert cycles < 80
     assert (image == case.image).all()
 
 

@@ -22,7 +22,8 @@ _MOST_UNANSWERED = 255
 _SHARE_CYCLES = 6
 POOLS = {"maxpool", "avgpool"}
 Run = tuple[int, int, int, bool, bool]
-"""First element in the operands and in the result, elements, whether it is the first or last place of its window."""
+"""First element before and behind the pool, elements, whether results leave with it, whether it is its window's second
+walk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +42,20 @@ class VectorSizes:
         return cls(bus, 1 << lanes.bit_length() - 1, accelerator.adder_latency_cycles)
 
 
-def operand_addresses(item: Descriptor) -> list[int]:
-    """Addresses of the operands that a pass reads, in their order: source, second operand, gradients."""
+def operands_of(item: Descriptor) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(number, address) of the operands that a pass reads: source, second, gradients; and in a window's second walk."""
     names, forward = steps_of(item["steps"]), item["stage"] == Stage.FF
     added = "add" in names
     last_relu = added and "relu" in names[names.index("add") :]
-    found = []
-    if forward or "relu" in names:
-        found.append(item["source_address"])
-    if added and (forward or last_relu):
-        found.append(item["second_address"])
-    if not forward:
-        keys = ("gradient_address", "gradient_1_address", "gradient_2_address")
-        found += [item[key] for key in keys[: item["gradients"]]]
-    return found
+    scatter, found = scatters(item), []
+    pooled = next((place for place, name in enumerate(names) if name in POOLS), len(names))
+    if forward or scatter or "relu" in names[:pooled]:
+        found.append((0, item["source_address"]))
+    if added and (forward or scatter or last_relu):
+        found.append((1, item["second_address"]))
+    keys = ("gradient_address", "gradient_1_address", "gradient_2_address")
+    gradients = [] if forward else [(2 + k, item[key]) for k, key in enumerate(keys[: item["gradients"]])]
+    return (found, gradients) if scatter else (found + gradients, [])
 
 
 def runs_of(item: Descriptor) -> Iterator[Run | None]:
@@ -63,8 +64,10 @@ def runs_of(item: Descriptor) -> Iterator[Run | None]:
     if not POOLS & set(steps_of(item["steps"])):
         count = images * height * width * channels
         for start in range(0, count, SEGMENT):
-            yield start, start, min(SEGMENT, count - start), True, True
+            yield start, start, min(SEGMENT, count - start), True, False
         return
+    backward = item["stage"] != Stage.FF
+    twice, spread = scatters(item), backward and not scatters(item)
     high, wide, stride, pad = (item[name] for name in ("window_y", "window_x", "stride", "pad"))
     target = 0
     for image in range(images):
@@ -72,23 +75,32 @@ def runs_of(item: Descriptor) -> Iterator[Run | None]:
             for x in range(-pad, width + pad - wide + 1, stride):
                 for start in range(0, channels, SEGMENT):
                     count = min(SEGMENT, channels - start)
-                    first = True
-                    for place_y in range(y, min(y + high, height)):
-                        for place_x in range(x, min(x + wide, width)):
-                            if place_y < 0 or place_x < 0:
-                                yield None
-                                continue
-                            last = place_y == min(y + high, height) - 1 and place_x == min(x + wide, width) - 1
-                            pixel = (image * height + place_y) * width + place_x
-                            yield pixel * channels + start, target + start, count, first, last
-                            first = False
+                    for second in (False, True)[: 1 + twice]:
+                        for place_y in range(y, min(y + high, height)):
+                            for place_x in range(x, min(x + wide, width)):
+                                if place_y < 0 or place_x < 0:
+                                    yield None
+                                    continue
+                                last = place_y == min(y + high, height) - 1 and place_x == min(x + wide, width) - 1
+                                pixel = (image * height + place_y) * width + place_x
+                                emit = second if twice else last or spread
+                                yield pixel * channels + start, target + start, count, emit, second
                 target += channels
+
+
+def scatters(item: Descriptor) -> bool:
+    """Whether a pass is a maximum's backward: windows are walked twice, the largest place is found, then written."""
+    return item["stage"] != Stage.FF and "maxpool" in steps_of(item["steps"])
 
 
 def setup_cycles(item: Descriptor) -> int:
     """From the cycle that takes the descriptor to the one in which the unit begins with it."""
     names = set(steps_of(item["steps"]))
-    return 3 + (27 if names & POOLS else 9) + (27 if "avgpool" in names else 0)
+    if not names & POOLS:
+        return 12
+    if item["stage"] == Stage.FF:
+        return 30 + (27 if "avgpool" in names else 0)
+    return 58 + max(item["h"] // item["window_y"], item["w"] // item["window_x"])
 
 
 class PoolModel:
@@ -169,7 +181,7 @@ class VectorModel:
         self._item: Descriptor | None = None
         self._setup = 0
         self._state = "IDLE"
-        self._addresses: list[int] = []
+        self._used: tuple[list[tuple[int, int]], ...] = ([], [])
         self._phase = self._given_words = self._inside = 0
         self._walk: Iterator[Run | None] = iter(())
         self._walking, self._run = False, None
@@ -190,8 +202,7 @@ class VectorModel:
 
     def start(self, item: Descriptor) -> None:
         """Give a descriptor in this cycle; only if there is ``room``."""
-        names = set(steps_of(item["steps"]))
-        known = {"relu", "add"} | (POOLS if item["stage"] == Stage.FF else set())
+        names, known = set(steps_of(item["steps"])), {"relu", "add"} | POOLS
         if item.kind is not Kind.VECTOR or not names <= known:
             raise NmsatError.rule("vector model", "descriptor", f"VECTOR, of {sorted(known)}", sorted(names))
         self._given = item
@@ -220,7 +231,7 @@ class VectorModel:
         item, state = self._item, self._state
         assert item is not None
         if state == "BEGIN":
-            self._addresses = operand_addresses(item)
+            self._used = operands_of(item)
             self._phase, self._walk = 0, runs_of(item)
             self._advance()
             self._pool.begin(steps_of(item["steps"]))
@@ -242,19 +253,21 @@ class VectorModel:
             return False
         if not all(queue.room for queue in queues):
             return False
-        offset, target, count, _, last_place = self._run
-        self._requests.push((self._addresses[self._phase] + 2 * offset, 2 * count))
-        self._order.push((self._phase, -(-2 * count // self.sizes.bus_bytes)))
-        last = self._phase == len(self._addresses) - 1
+        offset, target, count, emit, second = self._run
+        operand, address = self._used[second][self._phase]
+        self._requests.push((address + 2 * (target if operand >= 2 else offset), 2 * count))
+        self._order.push((operand, -(-2 * count // self.sizes.bus_bytes)))
+        last = self._phase == len(self._used[second]) - 1
         self._phase = 0 if last else self._phase + 1
         if not last:
             return False
-        self._counts.push(count)
-        self._pool.places.push((count, last_place))
-        if last_place:
-            self._tags.push((target, count))
+        assert self._item is not None
+        self._counts.push((count, second))
+        self._pool.places.push((count, emit))
+        if emit:
+            self._tags.push((target if self._item["stage"] == Stage.FF else offset, count))
         self._advance()
-        return last_place
+        return emit
 
     def _advance(self) -> None:
         """The walk's next cycle."""
@@ -280,9 +293,10 @@ class VectorModel:
     def _compute(self) -> bool:
         """Operands into the lanes, results out of them; whether a run's last result left."""
         lanes, slices, ended = self.sizes.lanes, self._slices, False
-        operands = self._operands[: len(self._addresses)]
-        if self._counts.items and self._lanes.ready and all(queue.items for queue in operands):
-            last = (self._joined + 1) * lanes >= self._counts.items[0]
+        count, second = self._counts.items[0] if self._counts.items else (0, False)
+        operands = [self._operands[number] for number, _ in self._used[second]]
+        if count and self._lanes.ready and all(queue.items for queue in operands):
+            last = (self._joined + 1) * lanes >= count
             if last or self._joined % slices == slices - 1:
                 for queue in operands:
                     queue.pop()
