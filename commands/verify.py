@@ -146,9 +146,8 @@ def simulator_cycles(block: str, *sizes: Any) -> int:
     if block == "stce":
         p, dataflow, a, values, indices, group, interleave, m_chunk = sizes
         shape = ArrayShape(p.rows, p.cols, p.adder_latency, p.multiplier_latency)
-        return run_product(
-            shape, dataflow, a, values, indices, group=group, interleave=interleave, m_chunk=m_chunk
-        ).cycles
+        found = run_product(shape, dataflow, a, values, indices, group=group, interleave=interleave, m_chunk=m_chunk)
+        return found.cycles + p.hop  # as the scheduler adds slr_hop_cycles
     return getattr(vector_timing, f"{block}_cycles")(*sizes)
 
 

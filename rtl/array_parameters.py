@@ -23,6 +23,10 @@ class ArrayParameters:
         Largest N and M, 1 to 32; N at most M.
     multiplier_latency, adder_latency : int
         Lm and La, 1 to 32.
+    hop : int
+        Registers that everything passes on its way east from column ``cut - 1`` to column ``cut``, 0 to 16, beside
+        the one of every column: the two halves may lie in different super logic regions. A sequence takes so many
+        cycles longer.
 
     Raises
     ------
@@ -36,6 +40,7 @@ class ArrayParameters:
     max_group: int
     multiplier_latency: int = 4
     adder_latency: int = 8
+    hop: int = 0
 
     def __post_init__(self) -> None:
         require_size("rows", self.rows, 1024)
@@ -44,6 +49,10 @@ class ArrayParameters:
         require_size("max_keep", self.max_keep, self.max_group)
         require_latency("multiplier_latency", self.multiplier_latency)
         require_latency("adder_latency", self.adder_latency)
+        if not isinstance(self.hop, int) or isinstance(self.hop, bool) or not 0 <= self.hop <= 16:
+            raise ValueError(f"hop must be 0 to 16, not {self.hop}")
+        if self.hop and self.cols < 2:
+            raise ValueError(f"hop must be 0 with one column, not {self.hop}")
 
     @classmethod
     def from_accelerator(cls, accelerator: Accelerator) -> ArrayParameters:
@@ -55,7 +64,13 @@ class ArrayParameters:
             accelerator.max_group,
             accelerator.multiplier_latency_cycles,
             accelerator.adder_latency_cycles,
+            accelerator.slr_hop_cycles if accelerator.cols > 1 else 0,
         )
+
+    @property
+    def cut(self) -> int:
+        """First column beyond the registers of ``hop``: the array's middle."""
+        return self.cols // 2
 
     @property
     def max_interleave(self) -> int:

@@ -32,6 +32,17 @@ def _late(m: Module, value: Any, cycles: int, name: str) -> Value:
     return found
 
 
+def crossing(m: Module, en: Value, value: Any, cycles: int, name: str) -> Value:
+    """``value`` so many enabled cycles later: the way from one super logic region to another."""
+    found = Value.cast(value)
+    for stage in range(cycles):
+        register = Signal(len(found), name=f"{name}{stage}")
+        with m.If(en):
+            m.d.sync += register.eq(found)
+        found = register
+    return found
+
+
 class RowEdge(wiring.Component):
     """West edge of a row: delays the micro-operation to the next row, assembles the element's control word.
 
@@ -121,6 +132,8 @@ class RowEdge(wiring.Component):
 class Row(wiring.Component):
     """A row edge and ``cols`` elements. Operands and control hop east inside, weights and sums go south through it.
 
+    In the middle operands and control pass ``hop`` registers more (``cross_group``, ``cross_control``).
+
     Latency and reset are those of :class:`RowEdge` and :class:`.uspe.Uspe`.
 
     Parameters
@@ -177,10 +190,13 @@ class Row(wiring.Component):
         m.d.comb += [_value(getattr(self, name)).eq(_value(getattr(edge, name))) for name in _outputs(p)]
         group, control, below, sums = edge.group, edge.control, [], []
         for c in range(p.cols):
+            if c == p.cut:
+                group = crossing(m, self.en, group, p.hop, "cross_group")
+                control = crossing(m, self.en, control, p.hop, "cross_control")
             element: Any = place(m, platform, f"uspe{c}", Uspe, **p.element())
             m.d.comb += [
                 element.en.eq(self.en), element.ws.eq(self.ws),
-                element.a_i.eq(group), element.control_i.eq(control),
+                element.a_i.eq(group), _value(element.control_i).eq(_value(control)),
                 _value(element.b_i).eq(self.b_i.word_select(c, word)),
                 element.c_i.eq(self.c_i.word_select(c, SUM_BITS)),
             ]  # fmt: skip

@@ -18,7 +18,7 @@ from .arithmetic.fp32_adder import SUM_BITS
 from .array_parameters import ArrayParameters
 from .column_foot import ColumnFoot, FootSequencer, foot_layout
 from .emit import place
-from .row import Row
+from .row import Row, crossing
 from .sequencer import Sequencer, command_layout
 from .uspe import address_bits, weight_layout
 
@@ -80,7 +80,8 @@ class Stce(wiring.Component):
     """The sparse tensor computing engine. Values equal ``golden.products``, cycles ``simulator.engine``.
 
     From the first word in to the last word out it takes ``array_timing.os_cycles`` or ``ws_cycles`` of its tiles, if no
-    stream lets it wait. A stream that does stalls the whole array: nothing moves in that cycle, no word is lost.
+    stream lets it wait, and ``hop`` more. A stream that does stalls the whole array: nothing moves in that cycle, no
+    word is lost.
 
     OS, for every tile, group g and i < I: row r takes the group of M activations of output row i * R + r once (it stays
     for N cycles), column c takes N weight words, again for every i. Outputs leave for i = 0, 1, ..., bottom row first.
@@ -195,11 +196,10 @@ class Stce(wiring.Component):
         for c in range(p.cols):
             head: Any = place(m, platform, f"head{c}", ColumnHead, max_group=p.max_group)
             word = self.north.payload.word_select(c, 16 + address_bits(p.max_group))
-            m.d.comb += [
-                head.en.eq(en),
-                head.need_i.eq(heads[-1].need_o if c else sequencer.store.valid),
-                head.payload.eq(word),
-            ]
+            need = heads[-1].need_o if c else sequencer.store.valid
+            if c == p.cut:
+                need = crossing(m, en, need, p.hop, "cross_need")
+            m.d.comb += [head.en.eq(en), head.need_i.eq(need), head.payload.eq(word)]
             heads.append(head)
         return heads
 
@@ -209,9 +209,11 @@ class Stce(wiring.Component):
         p = self.parameters
         control, needs, valids, outputs = feet.control, [], [], []
         for c in range(p.cols):
+            if c == p.cut:
+                control = crossing(m, en, control, p.hop, "cross_foot")
             foot: Any = place(m, platform, f"foot{c}", ColumnFoot, parameters=p)
             m.d.comb += [
-                foot.en.eq(en), foot.ws.eq(sequencer.ws), foot.control_i.eq(control),
+                foot.en.eq(en), foot.ws.eq(sequencer.ws), Value.cast(foot.control_i).eq(Value.cast(control)),
                 foot.word.eq(bottom.word_select(c, SUM_BITS)),
                 foot.partial.eq(self.partial.payload.word_select(c, 32)),
             ]  # fmt: skip

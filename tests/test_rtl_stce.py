@@ -90,6 +90,18 @@ def test_values_and_cycles(parameters, case, mode, hard):
 
 
 @pytest.mark.parametrize("mode", ["os", "ws"])
+@pytest.mark.parametrize("rows, cols, hop", [(4, 4, 2), (3, 5, 3), (2, 2, 1)])
+def test_registers_at_the_cut_delay_the_eastern_half_and_nothing_else(rows, cols, hop, mode):
+    """The way to another super logic region: the same bits, ``hop`` cycles later, as the scheduler counts it."""
+    parameters = ArrayParameters(rows, cols, 8, 8, hop=hop)
+    for keep, group, *sizes, interleave, chunk in CASES[:9]:
+        product, cycles, expected = run(parameters, mode, keep, group, *sizes, interleave if mode == "os" else chunk)
+        assert np.array_equal(product, expected.values.view(np.uint32))
+        assert cycles == expected.cycles + hop
+    check(parameters, mode, 2, 8, 9, 5, 6, 2, hard=True, idle=0.5, seed=3)
+
+
+@pytest.mark.parametrize("mode", ["os", "ws"])
 def test_closed_form(mode):
     """Simulator, closed form and RTL in one line each: nine tiles without a bubble."""
     keep, group, m, n, groups = 2, 8, 48, 12, 4
@@ -180,6 +192,8 @@ def test_full_size(mode):
         ({"max_keep": 0}, ValueError, r"^max_keep must be between 1 and 8, not 0$"),
         ({"max_group": 33}, ValueError, r"^max_group must be between 1 and 32, not 33$"),
         ({"adder_latency": 0}, ValueError, r"^adder_latency must be between 1 and 32, not 0$"),
+        ({"hop": 17}, ValueError, r"^hop must be 0 to 16, not 17$"),
+        ({"hop": 1, "cols": 1}, ValueError, r"^hop must be 0 with one column, not 1$"),
     ],
 )
 def test_parameters_are_checked(change, error, message):
@@ -199,7 +213,7 @@ def test_patterns_beyond_the_generated_maxima_are_refused():
 
 def test_from_accelerator():
     sat = Accelerator.load("sat")
-    assert ArrayParameters.from_accelerator(sat) == ArrayParameters(32, 32, 32, 32, 4, 8)
+    assert ArrayParameters.from_accelerator(sat) == ArrayParameters(32, 32, 32, 32, 4, 8, hop=2)
 
 
 @pytest.mark.parametrize("keep", range(1, 9))
