@@ -39,6 +39,7 @@ def _add_generate(actions: Any) -> None:
     _accelerator(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="new folder, or one that this has made")
     parser.add_argument("--floorplan", metavar="PLAN", help="name or YAML file (default: halves if slr_hop_cycles)")
+    parser.add_argument("--no-fit", action="store_true", help="do not estimate whether it fits (saves a minute or two)")
 
 
 def _add_check(actions: Any) -> None:
@@ -220,6 +221,7 @@ def _accelerator(parser: argparse.ArgumentParser) -> None:
 def _generate(args: argparse.Namespace) -> int:
     from ..fpga.board import Board
     from ..fpga.build_folder import check_folder, fill
+    from ..fpga.design_area import estimate_design, suggestion
     from ..fpga.generate import generate
     from ..models import Accelerator
 
@@ -228,6 +230,14 @@ def _generate(args: argparse.Namespace) -> int:
     accelerator = Accelerator.load(args.accelerator)
     older = check_folder(folder)
     made = generate(board, accelerator, floorplan=args.floorplan)
+    if not args.no_fit:
+        found = estimate_design(board, accelerator, args.floorplan)
+        if not found["fits"]:
+            hint = f"{suggestion(found, accelerator)}; --no-fit writes it anyway"
+            rule = f"small enough for {board.name} (estimate)"
+            raise NmsatError(
+                f"accelerator {accelerator.name!r}: must be {rule}, not {'; '.join(found['over'])}; {hint}"
+            )
     fill(folder, made.files, older)
     if not args.quiet:
         size = sum(len(text.encode()) for text in made.files.values())
@@ -262,7 +272,7 @@ def _estimate(args: argparse.Namespace) -> int:
     board = Board.load(args.board)
     if args.largest:
         return _largest(args, board, accelerator)
-    from ..fpga.design_area import estimate_design
+    from ..fpga.design_area import estimate_design, suggestion
     from ..fpga.power import power_model
 
     found = estimate_design(board, accelerator, args.floorplan)
@@ -272,11 +282,8 @@ def _estimate(args: argparse.Namespace) -> int:
     if not (args.quiet or args.json == "-"):
         _print_design(found)
     if not found["fits"]:
-        print(f"nmsat: {accelerator.name} does not fit on {board.name}: {'; '.join(found['over'])}", file=sys.stderr)
-        print(
-            f"nmsat: the largest array that does: nmsat fpga estimate -a {args.accelerator} --largest N:M",
-            file=sys.stderr,
-        )
+        over, hint = "; ".join(found["over"]), suggestion(found, accelerator)
+        print(f"nmsat: {accelerator.name} does not fit on {board.name}: {over}; {hint}", file=sys.stderr)
     return 0 if found["fits"] else 1
 
 

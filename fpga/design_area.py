@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from .floorplan import CROSSING_REGISTERS, Floorplan, apply, default_floorplan
 from .hierarchy import Hierarchy, hierarchy_of
 from .resources import KINDS, usable, usable_by_slr
 
+_ARRAY = re.compile(r"(^|/)stce(/|$)")
 # Clients of the memory port in the sum of blocks; the whole top has its own.
 _READERS, _WRITERS = ("fetch", "load", "update", "vector"), ("store", "update", "vector")
 
@@ -58,7 +60,7 @@ def estimate_design(board: Board, accelerator: Accelerator, floorplan: str | Non
     -------
     dict
         ``scope`` (what was counted), ``blocks`` (a row a block), ``total``, ``usable``, ``slrs`` (used and usable by
-        region), ``fits``, ``over`` (what exceeds, as text), ``seconds`` and how many of the designs were ``cached``.
+        region, and what of it is the array), ``fits``, ``over`` (what exceeds, as text), ``seconds``.
 
     Raises
     ------
@@ -87,20 +89,22 @@ def estimate_design(board: Board, accelerator: Accelerator, floorplan: str | Non
     ]
     total = {kind: sum(block[kind] for block in blocks) for kind in KINDS}
     regions = [dict.fromkeys(KINDS, 0) for _ in range(board.device.slrs)]
+    arrays = [dict.fromkeys(KINDS, 0) for _ in regions]
     modules = dict(design.hierarchy.paths())
     for path, slr in placement.cells.items():
         row = design.sized.get(path) or _row(design.total(modules[path], kept))
         for kind in KINDS:
             regions[slr][kind] += row.get(kind, 0)
+            arrays[slr][kind] += row.get(kind, 0) if _ARRAY.search(path) else 0
     offered = usable_by_slr(board)
     loose = {kind: total[kind] - sum(region[kind] for region in regions) for kind in KINDS}
     for kind in KINDS:  # logic of cells whose insides are placed apart: where most is
         regions[plan.rest][kind] += loose[kind]
     over = [
-        f"SLR{number} {kind} {region[kind]:,} of {offered[number][kind]:,} ({region[kind] / offered[number][kind]:.0%})"
-        for number, region in enumerate(regions)
+        f"SLR{number} {kind} {region[kind]:,} of {has[kind]:,} ({region[kind] / max(1, has[kind]):.0%})"
+        for number, (region, has) in enumerate(zip(regions, offered, strict=True))
         for kind in KINDS
-        if region[kind] > offered[number][kind]
+        if region[kind] > has[kind]
     ]
     return {
         "board": board.name,
@@ -113,7 +117,10 @@ def estimate_design(board: Board, accelerator: Accelerator, floorplan: str | Non
         "blocks": blocks,
         "total": total,
         "usable": usable(board),
-        "slrs": [{"used": used, "usable": has} for used, has in zip(regions, offered, strict=True)],
+        "slrs": [
+            {"used": used, "usable": has, "array": part}
+            for used, has, part in zip(regions, offered, arrays, strict=True)
+        ],
         "fits": not over,
         "over": over,
         "seconds": round(time.monotonic() - began, 2),
@@ -174,6 +181,26 @@ def _deepest(design: _Design, module: str) -> int:
             *(_deepest(design, m) for m in {m for _, m in design.hierarchy.children(module)}),
         ]
     )
+
+
+def suggestion(found: dict[str, Any], accelerator: Accelerator) -> str:
+    """What would make a design fit that does not: scaled from its estimate, not mapped."""
+    shares = {
+        (number, kind): region["used"][kind] / region["usable"][kind]
+        for number, region in enumerate(found["slrs"])
+        for kind in KINDS
+        if region["usable"][kind]
+    }
+    (slr, kind), _ = max(shares.items(), key=lambda item: item[1])
+    region = found["slrs"][slr]
+    array, used = region["array"][kind], region["used"][kind]
+    if array > used / 2:
+        room = max(0, region["usable"][kind] - (used - array)) / array
+        side = int((accelerator.processing_elements * room) ** 0.5) // 2 * 2
+        return f"about {side}x{side} would (scaled, not mapped)" if side else "no array would beside the rest"
+    blocks = {block["block"]: block[kind] for block in found["blocks"] if block["block"] != "stce"}
+    largest = max(blocks, key=lambda name: blocks[name])
+    return f"{largest} takes {blocks[largest]:,} {kind} of it: fewer lanes or smaller buffers"
 
 
 def largest_fitting(board: Board, accelerator: Accelerator, *, step: int = 2) -> dict[str, Any]:

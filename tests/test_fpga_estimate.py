@@ -9,9 +9,10 @@ import pytest
 
 from nmsat.__main__ import main
 from nmsat.fpga import design_area
+from nmsat.fpga import generate as generating
 from nmsat.fpga.board import Board
 from nmsat.fpga.buffers import buffer_blocks
-from nmsat.fpga.design_area import estimate_design
+from nmsat.fpga.design_area import estimate_design, suggestion
 from nmsat.fpga.power import ENERGY_PJ, power_model, toggle_rate, toggles_of
 from nmsat.fpga.resources import KINDS, usable, usable_by_slr
 from nmsat.models.accelerator import Accelerator
@@ -73,6 +74,29 @@ def test_what_does_not_fit_says_by_how_much(two_blocks):
     found = estimate_design(small, TINY)
     assert not found["fits"]
     assert any(text.startswith("SLR0 lut ") and "of 500 (" in text for text in found["over"])
+    wide = TINY.replace(rows=20, cols=20)
+    array = found["slrs"][0]["array"]["lut"]
+    assert array == found["slrs"][0]["used"]["lut"]
+    side = int((400 * 500 / array) ** 0.5) // 2 * 2
+    assert suggestion(found, wide) == f"about {side}x{side} would (scaled, not mapped)"
+    tight = BOARD.model_copy(update={"usable": BOARD.usable.model_copy(update={"lut_by_slr": (354_690, 50, 354_839)})})
+    found = estimate_design(tight, TINY)
+    found["slrs"][1]["array"] = dict.fromkeys(KINDS, 0)  # at this size the sequencer would be most of it
+    assert suggestion(found, TINY).startswith("sore takes ")
+
+
+def test_a_design_that_does_not_fit_is_not_written(two_blocks, monkeypatch, tmp_path, capsys):
+    small = BOARD.model_copy(update={"usable": BOARD.usable.model_copy(update={"lut_by_slr": (500, 159_739, 354_839)})})
+    monkeypatch.setattr(Board, "load", classmethod(lambda cls, name: small))
+    monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY))
+    monkeypatch.setattr(generating, "generate", lambda *_, **__: None)
+    assert main(["fpga", "generate", "-a", "tiny", "-o", str(tmp_path / "build")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("nmsat: accelerator 'tiny': must be small enough for vcu1525 (estimate), not SLR0 lut ")
+    assert err.endswith("; --no-fit writes it anyway\n")
+    assert not (tmp_path / "build").exists()
+    assert main(["fpga", "estimate", "-a", "tiny"]) == 1
+    assert "nmsat: tiny does not fit on vcu1525: SLR0 lut " in capsys.readouterr().err
 
 
 def test_a_whole_top_is_counted_by_its_blocks(monkeypatch):
