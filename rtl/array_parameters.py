@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..models.accelerator import Accelerator
-from .arithmetic.fp16_multiplier import require_latency
+from .arithmetic.unit import require_latency
 from .uspe import address_bits, require_size
 
 COUNT_BITS = 16  # of groups (OS) and rows (WS) a tile

@@ -18,8 +18,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic.cuts import Stages
-from .arithmetic.fp16_multiplier import OPERAND_BITS, multiply, require_latency
+from .arithmetic.fp16_multiplier import OPERAND_BITS, multiply
 from .arithmetic.fp32_adder import CUTS, SUM_BITS, Addend, add
+from .arithmetic.unit import require_latency
 
 
 def require_size(name: str, value: object, most: int) -> int:

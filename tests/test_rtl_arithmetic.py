@@ -12,8 +12,9 @@ from amaranth.lib.wiring import In, Out
 
 from nmsat.models.golden.floats import add_bits, multiply_bits
 from nmsat.rtl.arithmetic.cuts import Stages
-from nmsat.rtl.arithmetic.fp16_multiplier import Fp16Multiplier, require_latency
+from nmsat.rtl.arithmetic.fp16_multiplier import Fp16Multiplier
 from nmsat.rtl.arithmetic.fp32_adder import Fp32Adder, SumAdder
+from nmsat.rtl.arithmetic.unit import require_latency
 from nmsat.rtl.emit import Emission
 from nmsat.rtl.simulators.cxxrtl import CxxrtlBench
 

@@ -24,31 +24,31 @@ TINY = Accelerator.load("sat_4x4").replace(
 ARRAY = TINY.replace(rows=2, cols=2, max_keep=2, max_group=4)
 
 FAULTS = {
-    # name: block, its accelerator, cases, module, text, fault
-    "ties round away": ("uspe", TINY, 10, "arithmetic.fp32_adder", "sticky | ones | last)) |", "sticky | ones | 1)) |"),
-    "sticky bits lost": ("uspe", TINY, 10, "arithmetic.fp32_adder", "lost | (low_any & (shift16 | far)) |", ""),
-    "cancellation keeps a sign": ("uspe", TINY, 10, "arithmetic.fp32_adder", "sign = Mux(nan | zero, 0, sign)", "sign = Mux(nan, 0, sign)"),
-    "infinity times zero": ("uspe", TINY, 10, "arithmetic.fp16_multiplier", "(top_a & zero_b) | (zero_a & top_b)", "(top_a & zero_b)"),
-    "subnormals one place off": ("uspe", TINY, 10, "arithmetic.fp16_multiplier", "Const(top + 1, 6)", "Const(top, 6)"),
-    "index a bit short": ("uspe", TINY, 10, "uspe", "a.word_select(word.index, OPERAND_BITS)", "a.word_select(word.index[:-1], OPERAND_BITS)"),
-    "sums never start at zero": ("uspe", TINY, 6, "sequencer", "Mux(number == 0, p.zero_sum, here)", "here"),
-    "folds from the wrong lane": ("uspe", TINY, 6, "sequencer", "other + number + 1,", "other + number,"),
-    "product not cleared in a fold": ("uspe", TINY, 6, "uspe", "clear=(control.fold, self.control_i.fold)", "clear=None"),
-    "skew of WS a cycle short": ("stce", ARRAY, 6, "row", "hops[La], hops[1]", "hops[La - 1], hops[1]"),
-    "drain a cycle late": ("stce", ARRAY, 6, "sequencer", "p.adder_latency + p.rows - 2", "p.adder_latency + p.rows - 1"),
-    "a row of weights skipped": ("stce", ARRAY, 6, "sequencer", "row.eq(p.rows - 1)", "row.eq(p.rows - 2)"),
-    "k-tiles forgotten": ("stce", ARRAY, 6, "column_foot", "(now.step == keep) & ~now.first)", "(now.step == keep) & 0)"),
-    "an output word offered twice": ("stce", ARRAY, 6, "stce", "Mux(en, 0, sent | (self.south.valid & self.south.ready))", "0"),
-    "sore ties to the higher index": ("sore", TINY, 6, "sore", "words[i][:15] >= words[j][:15]", "words[i][:15] > words[j][:15]"),
-    "sore keeps one too many": ("sore", TINY, 6, "sore", "_count(before) < s1.keep", "_count(before) <= s1.keep"),
-    "sore indices a bit too wide": ("sore", TINY, 6, "sore", "width * n : width * n + bits]", "width * n : width * n + bits + 1]"),
-    "transposer rotates once": ("transposer", TINY, 4, "transposer", "_rotate(found, -s1.column, self.size)", "found"),
-    "transposer frees the other bank": ("transposer", TINY, 6, "transposer", "full.bit_select(self.read_bank, 1).eq(0)", "full.bit_select(self.fill_bank, 1).eq(0)"),
-    "decay of the kept weights": ("wuve", TINY, 4, "wuve", "Mux(self.mask, 0, rule.lam)", "Mux(self.mask, rule.lam, 0)"),
-    "momentum after the step": ("wuve", TINY, 4, "wuve", "a=rule.lr, b=v32", "a=rule.lr, b=gradient"),
-    "overflow of binary16 an exponent late": ("epilogue", TINY, 20, "arithmetic.converters", "exponent >= 143", "exponent >= 144"),
-    "mask of negative numbers": ("epilogue", TINY, 4, "epilogue", "~x16[15] & x16[:15].any()", "x16[:15].any()"),
-    "a stalled word overwritten": ("epilogue", TINY, 4, "stream", "with m.Elif(self.i.valid & ~full):", "with m.Elif(self.i.valid):"),
+    # name: block, its accelerator, module, text, fault
+    "ties round away": ("uspe", TINY, "arithmetic.fp32_adder", "sticky | ones | last)) |", "sticky | ones | 1)) |"),
+    "sticky bits lost": ("uspe", TINY, "arithmetic.fp32_adder", "lost | (low_any & (shift16 | far)) |", ""),
+    "cancellation keeps a sign": ("uspe", TINY, "arithmetic.fp32_adder", "sign = Mux(nan | zero, 0, sign)", "sign = Mux(nan, 0, sign)"),
+    "infinity times zero": ("uspe", TINY, "arithmetic.fp16_multiplier", "(top_a & zero_b) | (zero_a & top_b)", "(top_a & zero_b)"),
+    "subnormals one place off": ("uspe", TINY, "arithmetic.fp16_multiplier", "Const(top + 1, 6)", "Const(top, 6)"),
+    "index a bit short": ("uspe", TINY, "uspe", "a.word_select(word.index, OPERAND_BITS)", "a.word_select(word.index[:-1], OPERAND_BITS)"),
+    "sums never start at zero": ("uspe", TINY, "sequencer", "Mux(number == 0, p.zero_sum, here)", "here"),
+    "folds from the wrong lane": ("uspe", TINY, "sequencer", "other + number + 1,", "other + number,"),
+    "product not cleared in a fold": ("uspe", TINY, "uspe", "clear=(control.fold, self.control_i.fold)", "clear=None"),
+    "skew of WS a cycle short": ("stce", ARRAY, "row", "hops[La], hops[1]", "hops[La - 1], hops[1]"),
+    "drain a cycle late": ("stce", ARRAY, "sequencer", "p.adder_latency + p.rows - 2", "p.adder_latency + p.rows - 1"),
+    "a row of weights skipped": ("stce", ARRAY, "sequencer", "row.eq(p.rows - 1)", "row.eq(p.rows - 2)"),
+    "k-tiles forgotten": ("stce", ARRAY, "column_foot", "(now.step == keep) & ~now.first)", "(now.step == keep) & 0)"),
+    "an output word offered twice": ("stce", ARRAY, "stce", "Mux(en, 0, sent | (self.south.valid & self.south.ready))", "0"),
+    "sore ties to the higher index": ("sore", TINY, "sore", "words[i][:15] >= words[j][:15]", "words[i][:15] > words[j][:15]"),
+    "sore keeps one too many": ("sore", TINY, "sore", "_count(before) < s1.keep", "_count(before) <= s1.keep"),
+    "sore indices a bit too wide": ("sore", TINY, "sore", "width * n : width * n + bits]", "width * n : width * n + bits + 1]"),
+    "transposer rotates once": ("transposer", TINY, "transposer", "_rotate(found, -s1.column, self.size)", "found"),
+    "transposer frees the other bank": ("transposer", TINY, "transposer", "full.bit_select(self.read_bank, 1).eq(0)", "full.bit_select(self.fill_bank, 1).eq(0)"),
+    "decay of the kept weights": ("wuve", TINY, "wuve", "Mux(self.mask, 0, rule.lam)", "Mux(self.mask, rule.lam, 0)"),
+    "momentum after the step": ("wuve", TINY, "wuve", "a=rule.lr, b=v32", "a=rule.lr, b=gradient"),
+    "overflow of binary16 an exponent late": ("epilogue", TINY, "arithmetic.converters", "exponent >= 143", "exponent >= 144"),
+    "mask of negative numbers": ("epilogue", TINY, "epilogue", "~x16[15] & x16[:15].any()", "x16[:15].any()"),
+    "a stalled word overwritten": ("epilogue", TINY, "stream", "with m.Elif(self.i.valid & ~full):", "with m.Elif(self.i.valid):"),
 }  # fmt: skip
 
 
@@ -78,21 +78,24 @@ def plant(monkeypatch, name: str, old: str, new: str) -> None:
             monkeypatch.setitem(BLOCKS, key, dataclasses.replace(block, make=faulty))
 
 
-def verdict(block: str, accelerator: Accelerator, cases: int) -> bool:
-    """Whether every case passed."""
-    return all(row["passed"] for row in verify_block(block, accelerator, "amaranth", cases, seed=4))
+def seen(block: str, accelerator: Accelerator) -> bool:
+    """Whether some of the first 32 cases fails; they are run a few at a time, since most faults show at once."""
+    return any(
+        not row["passed"]
+        for first in range(0, 32, 4)
+        for row in verify_block(block, accelerator, "amaranth", 4, seed=4, first=first)
+    )
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_planted_fault_is_seen(monkeypatch, name):
-    block, accelerator, cases, module, old, new = FAULTS[name]
+    block, accelerator, module, old, new = FAULTS[name]
     plant(monkeypatch, module, old, new)
-    assert not verdict(block, accelerator, cases)
+    assert seen(block, accelerator)
 
 
 @pytest.mark.parametrize("block", ["uspe", "stce", "sore", "transposer", "wuve", "epilogue"])
 def test_nothing_is_seen_without_one(block):
     """The same cases pass on the blocks as they are, so that what is seen above is the fault."""
-    found = [(accelerator, cases) for name, accelerator, cases, *_ in FAULTS.values() if name == block]
-    accelerator = found[0][0]
-    assert verdict(block, accelerator, max(cases for _, cases in found))
+    accelerator = next(accelerator for name, accelerator, *_ in FAULTS.values() if name == block)
+    assert [row for row in verify_block(block, accelerator, "amaranth", 12, seed=4) if not row["passed"]] == []

@@ -6,17 +6,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from ...models.golden.floats import NAN16, NAN32
 from .stages import normalise, registers
+from .unit import Unit
 
 
-class Widen(wiring.Component):
+class Widen(Unit):
     """binary16 to binary32, exact; equals :func:`nmsat.models.golden.widen_bits`.
 
     Latency 1 enabled cycle, a result a cycle. No reset: the result follows the operand alone.
@@ -33,8 +32,7 @@ class Widen(wiring.Component):
 
     latency = 1
 
-    def __init__(self) -> None:
-        super().__init__({"en": In(1), "x": In(16), "y": Out(32)})
+    OPERANDS: ClassVar[dict[str, Any]] = {"x": 16}
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -54,7 +52,7 @@ class Widen(wiring.Component):
         return m
 
 
-class Narrow(wiring.Component):
+class Narrow(Unit):
     """binary32 to binary16, nearest even; equals :func:`nmsat.models.golden.narrow_bits`.
 
     Latency 2 enabled cycles, a result a cycle. No reset: the result follows the operand alone.
@@ -71,8 +69,8 @@ class Narrow(wiring.Component):
 
     latency = 2
 
-    def __init__(self) -> None:
-        super().__init__({"en": In(1), "x": In(32), "y": Out(16)})
+    OPERANDS: ClassVar[dict[str, Any]] = {"x": 32}
+    RESULT = 16
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

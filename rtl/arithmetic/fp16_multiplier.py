@@ -15,25 +15,16 @@ not normalised, the adder does not need it. Code and significand are 0 for a zer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, Value
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from .cuts import Stages
+from .unit import CutUnit
 
 OPERAND_BITS = 17
 CODE_BIAS = 50  # of products and sums: code = exponent + 50
 TO_FP32 = 127 - CODE_BIAS
-
-
-def require_latency(name: str, value: object) -> int:
-    """A latency in cycles, or TypeError / ValueError with the rule."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if not 1 <= value <= 32:
-        raise ValueError(f"{name} must be between 1 and 32, not {value!r}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +73,11 @@ def multiply(stages: Stages, a: Value, b: Value, clear: tuple[Value, Value] | No
     return Product(sign, code, significand, nan, inf)
 
 
-class Fp16Multiplier(wiring.Component):
+class Fp16Multiplier(CutUnit):
     """Exact product of two binary16 numbers in binary32; equals ``nmsat.models.golden.floats.multiply_bits``.
 
-    Latency ``latency`` cycles, one product a cycle. Reset clears the registers; a result means something ``latency``
-    enabled cycles after its operands. NaNs are canonical, the sign of a zero is kept.
+    Latency ``latency`` cycles, one product a cycle. A result means something ``latency`` enabled cycles after its
+    operands, whatever a reset did between. NaNs are canonical, the sign of a zero is kept.
 
     Parameters
     ----------
@@ -103,25 +94,20 @@ class Fp16Multiplier(wiring.Component):
         Binary32 bit pattern.
     """
 
-    en: Signal
+    OPERANDS: ClassVar[dict[str, Any]] = {"a": 16, "b": 16}
+    CUTS = ("operand", "multiply", "product")
     a: Signal
     b: Signal
-    y: Signal
 
     def __init__(self, *, latency: int = 4) -> None:
-        self.latency = require_latency("latency", latency)
-        super().__init__({"en": In(1), "a": In(16), "b": In(16), "y": Out(32)})
+        super().__init__(latency=latency)
 
-    def elaborate(self, platform: object) -> Module:
-        """The datapath."""
-        m = Module()
-        stages = Stages(m, ("operand", "multiply", "product", "pack"), self.latency)
+    def datapath(self, m: Module, stages: Stages) -> Value:
+        """Both operands in their inner form, multiplied and packed."""
         product = multiply(stages, normalise_operand(m, self.a, "a"), normalise_operand(m, self.b, "b"))
         p = product.significand
         high = p[21]
         fraction = Mux(high, p[0:21] << 2, p[0:20] << 3)[0:23]
         exponent = Mux(product.code == 0, 0, product.code + TO_FP32 + high)[0:8]
         word = Mux(product.inf, 0x7F800000, Cat(fraction, exponent))[0:31]
-        (result,) = stages.cut("pack", Mux(product.nan, 0x7FC00000, Cat(word, product.sign)))
-        m.d.comb += self.y.eq(result)
-        return EnableInserter(self.en)(m)
+        return Mux(product.nan, 0x7FC00000, Cat(word, product.sign))

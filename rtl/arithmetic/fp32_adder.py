@@ -19,13 +19,13 @@ Hence no second carry chain, neither to compare magnitudes nor to negate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from amaranth.hdl import Array, Cat, Const, EnableInserter, Module, Mux, Signal, Value
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 
 from .cuts import Stages
-from .fp16_multiplier import Product, require_latency
+from .fp16_multiplier import Product
+from .unit import CutUnit
 
 SUM_BITS = 31
 CUTS = ("swap", "distance", "align", "add", "coarse", "fine")
@@ -199,10 +199,10 @@ def _shift_left(value: Value, amount: int, fill: Value) -> Value:
     return Cat(fill.replicate(amount), value[: len(value) - amount])
 
 
-class Fp32Adder(wiring.Component):
+class Fp32Adder(CutUnit):
     """Binary32 sum, nearest even, subnormals kept; equals ``nmsat.models.golden.floats.add_bits``.
 
-    Latency ``latency`` cycles, one sum a cycle. Reset clears the registers. NaNs are canonical; x + (-x) is +0.
+    Latency ``latency`` cycles, one sum a cycle; it follows its operands alone. NaNs are canonical; x + (-x) is +0.
 
     Parameters
     ----------
@@ -219,31 +219,26 @@ class Fp32Adder(wiring.Component):
         Their sum.
     """
 
-    en: Signal
+    OPERANDS: ClassVar[dict[str, Any]] = {"a": 32, "b": 32}
+    CUTS = CUTS
     a: Signal
     b: Signal
-    y: Signal
 
     def __init__(self, *, latency: int = 8) -> None:
-        self.latency = require_latency("latency", latency)
-        super().__init__({"en": In(1), "a": In(32), "b": In(32), "y": Out(32)})
+        super().__init__(latency=latency)
 
-    def elaborate(self, platform: object) -> Module:
-        """The datapath."""
-        m = Module()
-        stages = Stages(m, (*CUTS, "pack"), self.latency)
-        total = add(m, stages, Addend.from_fp32(self.a), Addend.from_fp32(self.b), full=True)
-        m.d.comb += self.y.eq(stages.cut("pack", total)[0])
-        return EnableInserter(self.en)(m)
+    def datapath(self, m: Module, stages: Stages) -> Value:
+        """:func:`add` on both operands."""
+        return add(m, stages, Addend.from_fp32(self.a), Addend.from_fp32(self.b), full=True)
 
 
-class SumAdder(wiring.Component):
+class SumAdder(CutUnit):
     """The array's adder alone, on 31-bit sums (:meth:`Addend.from_sum`).
 
     Equals ``nmsat.models.golden.floats.add_bits`` on what contract section 3 lets happen: zeros that are +0, Inf, the
     canonical NaN, and multiples of 2^-48 whose sum stays below 2^77.
 
-    Latency ``latency`` cycles, one sum a cycle. Reset clears the registers.
+    Latency ``latency`` cycles, one sum a cycle. A result follows its operands alone.
 
     Parameters
     ----------
@@ -260,19 +255,15 @@ class SumAdder(wiring.Component):
         Their sum.
     """
 
-    en: Signal
+    OPERANDS: ClassVar[dict[str, Any]] = {"a": SUM_BITS, "b": SUM_BITS}
+    RESULT = SUM_BITS
+    CUTS = CUTS
     a: Signal
     b: Signal
-    y: Signal
 
     def __init__(self, *, latency: int = 8) -> None:
-        self.latency = require_latency("latency", latency)
-        super().__init__({"en": In(1), "a": In(SUM_BITS), "b": In(SUM_BITS), "y": Out(SUM_BITS)})
+        super().__init__(latency=latency)
 
-    def elaborate(self, platform: object) -> Module:
-        """The datapath."""
-        m = Module()
-        stages = Stages(m, (*CUTS, "pack"), self.latency)
-        total = add(m, stages, Addend.from_sum(self.a), Addend.from_sum(self.b), full=False)
-        m.d.comb += self.y.eq(stages.cut("pack", total)[0])
-        return EnableInserter(self.en)(m)
+    def datapath(self, m: Module, stages: Stages) -> Value:
+        """:func:`add` on both operands."""
+        return add(m, stages, Addend.from_sum(self.a), Addend.from_sum(self.b), full=False)

@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from ...models.golden.floats import NAN32
 from .stages import normalise, registers
+from .unit import Unit
 
 _INF = 0x7F800000
 
@@ -25,7 +24,7 @@ def _classes(x: Value) -> tuple[Value, Value, Value]:
     return exponent == 0, top & ~fraction.any(), top & fraction.any()
 
 
-class FtzMultiplier(wiring.Component):
+class FtzMultiplier(Unit):
     """Product of binary32 values, nearest even, flushed; equals :func:`nmsat.models.golden.ftz_multiply_bits`.
 
     Latency 4 enabled cycles, a result a cycle, two DSP slices. No reset: the result follows the operands alone.
@@ -42,8 +41,7 @@ class FtzMultiplier(wiring.Component):
 
     latency = 4
 
-    def __init__(self) -> None:
-        super().__init__({"en": In(1), "a": In(32), "b": In(32), "y": Out(32)})
+    OPERANDS: ClassVar[dict[str, Any]] = {"a": 32, "b": 32}
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -106,7 +104,7 @@ class FtzMultiplier(wiring.Component):
         return m
 
 
-class FtzScaler(wiring.Component):
+class FtzScaler(Unit):
     """Product of a binary32 value with a power of two, flushed; equals ``ftz_multiply_bits(x, 2.0**power)``.
 
     It adds exponents, so it needs no DSP slice. Latency 1 enabled cycle, a result a cycle. No reset.
@@ -125,8 +123,7 @@ class FtzScaler(wiring.Component):
 
     latency = 1
 
-    def __init__(self) -> None:
-        super().__init__({"en": In(1), "x": In(32), "power": In(signed(8)), "y": Out(32)})
+    OPERANDS: ClassVar[dict[str, Any]] = {"x": 32, "power": signed(8)}
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -148,7 +145,7 @@ class FtzScaler(wiring.Component):
         return m
 
 
-class FtzAdder(wiring.Component):
+class FtzAdder(Unit):
     """Sum of binary32 values, nearest even, flushed; equals :func:`nmsat.models.golden.ftz_add_bits`.
 
     Latency 5 enabled cycles, a result a cycle. No reset: the result follows the operands alone.
@@ -165,8 +162,7 @@ class FtzAdder(wiring.Component):
 
     latency = 5
 
-    def __init__(self) -> None:
-        super().__init__({"en": In(1), "a": In(32), "b": In(32), "y": Out(32)})
+    OPERANDS: ClassVar[dict[str, Any]] = {"a": 32, "b": 32}
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

@@ -44,7 +44,7 @@ async def run_arrays(bench: Bench, *, runs: list[dict[str, Any]]) -> list[dict[s
 
 
 _FEW = np.array([0, 0x8000, 0x3C00, 0xBC00, 0x4000, 0xC000, 0x1400, 0x9400, 0x0001, 0x8001, 0x0200, 0x83FF], np.uint16)
-STYLES = ("ordinary", "ordinary", "wide", "cancelling", "special")
+STYLES = ("ordinary", "wide", "cancelling", "special")
 
 
 def _operand(numbers: np.random.Generator, shape: tuple[int, ...], style: str) -> np.ndarray:
