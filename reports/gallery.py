@@ -24,7 +24,11 @@ from .sweep_results import load_sweep
 
 GALLERY_COMMAND = "nmsat report --gallery reports/gallery"
 RUN = "resnet50"
-SWEEP = Path(__file__).resolve().parents[1] / "examples/pareto.yaml"
+SWEEPS = (  # title, file, prefix of its figures' names
+    ("Arrays, patterns and memories for ResNet-18", "pareto", ""),
+    ("Throughput, look-up tables and energy", "pareto_area", "area_"),
+)
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,12 @@ def exhibits(progress: Progress | None = None) -> Iterator[Exhibit]:
     named = tuple(replace(item, name=f"{RUN}_{item.name}") for item in run_figures(run))
     command = f"nmsat run {RUN} --json {RUN}.json && nmsat report {RUN}.json --figures figures"
     yield Exhibit("A training step of ResNet-50, BDWP 2:8, batch 512", command, named)
-    with tempfile.TemporaryDirectory() as folder:
-        run_sweep(SweepSpec.load(SWEEP), Path(folder) / "sweep", executor=InlineExecutor())
-        figures = tuple(sweep_figures(load_sweep(Path(folder) / "sweep")))
-    command = "nmsat sweep examples/pareto.yaml -o out/pareto && nmsat report out/pareto --figures figures"
-    yield Exhibit("Arrays, patterns and memories for ResNet-18", command, figures)
+    for title, name, prefix in SWEEPS:
+        with tempfile.TemporaryDirectory() as folder:
+            run_sweep(SweepSpec.load(EXAMPLES / f"{name}.yaml"), Path(folder) / name, executor=InlineExecutor())
+            figures = sweep_figures(load_sweep(Path(folder) / name))
+        command = f"nmsat sweep examples/{name}.yaml -o out/{name} && nmsat report out/{name} --figures figures"
+        yield Exhibit(title, command, tuple(replace(item, name=prefix + item.name) for item in figures))
     yield Exhibit("What a pattern is worth", GALLERY_COMMAND, (sensitivity(sat),))
     record = load_record()
     yield Exhibit("Patterns by layer", record["command"], (allocation_figure(record),))

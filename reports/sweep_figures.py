@@ -9,7 +9,7 @@ import numpy as np
 
 from ..simulator.explore.pareto import pareto_front
 from ..simulator.explore.spec import LARGER_IS_BETTER
-from .figure import BLACK, BLUE, CYCLE, GREY, MARKERS, ORANGE, WIDTH, Figure
+from .figure import BLACK, BLUE, CYCLE, GREY, MARKERS, ORANGE, WIDTH, Figure, plain_log
 from .sweep_results import UNITS, SweepResults
 
 MAX_GROUPS = 6  # values told apart by colour and marker
@@ -94,7 +94,7 @@ def axis_effects(sweep: SweepResults) -> Figure:
             axes.set_xlabel(name)
         _scale(grid[0, 0].yaxis, [value for row in rows for value in row[2:]])
         for axes in grid[:, 0]:
-            axes.set_ylabel(label(target))
+            axes.set_ylabel(label(target), fontsize=7)
         grid[0, 0].legend()
         return fig
 
@@ -119,7 +119,12 @@ def _order(values: Any) -> list[str]:
 
 
 def _scale(axis: Any, values: list[float]) -> None:
-    """Logarithmic where the values span more than a decade."""
+    """Logarithmic where the values span more than a decade; numbers in full, no power beside the axis."""
+    from matplotlib.ticker import FuncFormatter
+
     low, high = min(values, default=1.0), max(values, default=1.0)
     if low > 0 and high / low > 10:
         getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+        plain_log(axis)
+    else:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
