@@ -20,5 +20,6 @@ VERBS = (
     "kernel",
     "verilog",
     "verify",
+    "cosim",
     "fpga",
 )

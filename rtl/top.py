@@ -22,6 +22,7 @@ from .controller import Controller
 from .dma import Dma
 from .product.unit import ProductUnit
 from .registers import register_map
+from .update_unit import UpdateUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,9 @@ class Slot:
 
 
 SLOTS: tuple[Slot, ...] = (
-    Slot(
-        "product", (Kind.PRODUCT,), ProductUnit.from_accelerator, ("a", "b", "indices", "masks"), ("c", "bits"),
-    ),
-)  # fmt: skip
+    Slot("product", (Kind.PRODUCT,), ProductUnit.from_accelerator, ("a", "b", "indices", "masks"), ("c", "bits")),
+    Slot("update", (Kind.UPDATE, Kind.PRUNE), UpdateUnit.from_accelerator, ("read",), ("write",)),
+)
 FETCH = "fetch"
 
 

@@ -63,6 +63,9 @@ class Sizes:
         NmsatError
             A buffer bank is too small for the segments in which operands are read.
         """
+        if accelerator.accumulator != "fp32":
+            rule = "fp32 in the whole accelerator; its output buffer has no room for sum words"
+            raise NmsatError.rule(f"accelerator {accelerator.name!r}", "accumulator", rule, accelerator.accumulator)
         array = ArrayParameters.from_accelerator(accelerator)
         places, keeps = _power_up(array.max_group), _power_up(array.max_keep)
         west = accelerator.w2e_bytes // (array.rows * places)

@@ -1,0 +1,193 @@
+"""What ``nmsat cosim`` compares: a program, memory before, inputs of every step, and what must come out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dataflow import compile_program
+from ..dataflow.program import Kind, Program, Stage
+from ..fpga.host.simulation import MEMORY_BASE
+from ..models.accelerator import Accelerator
+from ..models.errors import NmsatError
+from ..models.golden import UpdateRule
+from ..models.training import Stack
+from ..models.workload import Workload
+from ..rtl.simulators import run_bench
+from ..rtl.top import Top
+from ..simulator import execute, load_tensors, load_weights, new_image, read_tensor
+from ..simulator.executor import refusals
+from ..simulator.machine.machine import MachineModel, image_address
+from .cosim_bench import run_programs
+from .execute import TASKS, _digits
+
+SLACK = 20
+"""A descriptor may take this many times the cycles of the whole model before the run counts as hung."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A program with its data.
+
+    Attributes
+    ----------
+    program : Program
+    accelerator : Accelerator
+    image : uint8 array
+        Memory before the first step.
+    inputs : list of dict
+        Tensors to be written before each step.
+    """
+
+    program: Program
+    accelerator: Accelerator
+    image: np.ndarray
+    inputs: list[dict[str, np.ndarray]]
+
+    def run(self, sim: str = "cxxrtl", stall: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
+        """Run it on the RTL; a case a descriptor and step (cycles), and one a step (all tensors).
+
+        Bits are compared after every step, cycles of every descriptor with the deterministic memory. With pauses the
+        model is a lower bound.
+        """
+        model = MachineModel(self.accelerator, MEMORY_BASE, MEMORY_BASE + image_address(self.program))
+        wanted = [model.run(self.program) for _ in self.inputs]
+        limit = SLACK * sum(wanted[0]) + 100_000
+        steps = [{name: array.tobytes().hex() for name, array in step.items()} for step in self.inputs]
+        found = run_bench(
+            Top(self.accelerator), "top", run_programs,
+            {
+                "accelerator": self.accelerator.model_dump(),
+                "runs": [{
+                    "program": self.program.encode().hex(), "image": self.image.tobytes().hex(), "steps": steps,
+                    "stall": stall, "seed": seed, "limit_cycles": limit,
+                }],
+            }, sim,
+        )[0]  # fmt: skip
+        return self.compare(found, wanted, exact=not stall)
+
+    def compare(self, found: dict[str, Any], wanted: list[list[int]], *, exact: bool) -> list[dict[str, Any]]:
+        """Cases from what the RTL gave and what the model says."""
+        cases, image = [], self.image
+        for number, inputs in enumerate(self.inputs):
+            before = image.copy()
+            load_tensors(self.program, before, inputs)
+            image = execute(self.program, before)
+            after = np.frombuffer(bytes.fromhex(found["images"][number]), np.uint8)
+            cases += self._cycles(number, found["cycles"][number], wanted[number], exact)
+            bits = self._bits(image, after)
+            names = {item.name for item in self.program.tensors}
+            loss = None
+            if "losses" in names:
+                loss = float(read_tensor(self.program, image, "losses").mean(dtype=np.float64))
+            total, model = sum(found["cycles"][number]), sum(wanted[number])
+            cases.append({
+                "block": "tensors", "parameters": {"step": number, "tensors": len(names), "loss": loss},
+                "bits_differing": bits, "cycles_rtl": total, "cycles_simulator": model,
+                "failed": bits > 0 or not _agree(total, model, exact),
+            })  # fmt: skip
+        return cases
+
+    def _bits(self, wanted: np.ndarray, found: np.ndarray) -> int:
+        return sum(
+            int(np.unpackbits(np.bitwise_xor(wanted[part], found[part]).view(np.uint8)).sum())
+            for part in (slice(item.address, item.address + item.bytes) for item in self.program.tensors)
+        )
+
+    def _cycles(self, step: int, found: list[int], wanted: list[int], exact: bool) -> list[dict[str, Any]]:
+        cases = []
+        for index, (rtl, model) in enumerate(zip(found, wanted, strict=True)):
+            names: dict[str, Any] = {"step": step, "index": index, "kind": "end", "layer": "", "stage": ""}
+            if index < len(self.program.descriptors):
+                item = self.program.descriptors[index]
+                names |= {
+                    "kind": item.kind.name.lower(), "layer": self.program.layers[item["layer"]],
+                    "stage": Stage(item["stage"]).name.lower(),
+                }  # fmt: skip
+            cases.append({
+                "block": "descriptor", "parameters": names, "bits_differing": 0, "cycles_rtl": rtl,
+                "cycles_simulator": model, "failed": not _agree(rtl, model, exact),
+            })  # fmt: skip
+        return cases
+
+
+def _agree(rtl: int, model: int, exact: bool) -> bool:
+    return rtl == model if exact else rtl >= model
+
+
+def network_task(
+    workload: Workload, accelerator: Accelerator, steps: int, *, seed: int = 0, lr: float = 0.05, **options: Any
+) -> Task:
+    """Training steps of a digits network from seeded weights.
+
+    Parameters
+    ----------
+    options
+        Of ``compile_program``.
+    """
+    batch = options["batch"]
+    program = compile_program(workload, accelerator, **options)
+    _check(program)
+    rule = UpdateRule(lr=lr, loss_scale=1024.0)
+    image = new_image(program)
+    load_weights(program, image, Stack.of(workload).initial_weights(seed))
+    words = np.array([rule.lr, rule.momentum, rule.weight_decay, rule.lam, rule.loss_scale], np.float32)
+    load_tensors(program, image, {"rule": words})
+    x, y = _digits()
+    if batch > len(x):
+        raise NmsatError.rule("", "--batch", f"at most {len(x)}, the number of images", batch)
+    inputs = []
+    for number in range(steps):
+        rows = np.arange(number * batch, (number + 1) * batch) % len(x)
+        inputs.append({"input": x[rows].reshape(-1), "labels": y[rows]})
+    return Task(program, accelerator, image, inputs)
+
+
+def program_task(program: Program, accelerator: Accelerator, steps: int, seed: int) -> Task:
+    """A program's file on random memory: binary16 and binary32 numbers, labels 0."""
+    _check(program)
+    numbers, image = np.random.default_rng(seed), new_image(program)
+    for item in program.tensors:
+        if item.dtype in ("float16", "float32"):
+            count = item.bytes // np.dtype(item.dtype).itemsize
+            load_tensors(program, image, {item.name: numbers.normal(size=count).astype(item.dtype)})
+    names = {item.name for item in program.tensors}
+    if "rule" in names:
+        load_tensors(program, image, {"rule": np.array([0.05, 0.9, 0.0, 0.0, 1024.0], np.float32)})
+    return Task(program, accelerator, image, [{} for _ in range(steps)])
+
+
+def _check(program: Program) -> None:
+    units = (Kind.PRODUCT, Kind.UPDATE, Kind.PRUNE, Kind.HOST)
+    for place, name in refusals(program):
+        raise NmsatError.rule("program", place, "made of operations with defined values", name, "it is timed only")
+    for item in program.descriptors:
+        if item.kind not in units:
+            layer = program.layers[item["layer"]]
+            raise NmsatError.rule(
+                "program", f"layer {layer!r}", "without vector passes on lanes", item.kind.name.lower()
+            )
+
+
+def task_of(
+    args: argparse.Namespace, accelerator: Accelerator, step: Callable[[argparse.Namespace, Any], dict[str, Any]]
+) -> Task:
+    """The task that a command line asks for."""
+    path = Path(args.workload)
+    if path.suffix == ".bin":
+        try:
+            program = Program.decode(path.read_bytes(), path.name)
+        except OSError as error:
+            raise NmsatError.rule("", "WORKLOAD", "a readable file", args.workload, str(error.strerror)) from None
+        return program_task(program, accelerator, args.steps, args.seed)
+    if args.workload not in TASKS:
+        rule = f"one of {', '.join(TASKS)}, or a program's .bin file"
+        raise NmsatError.rule("", "WORKLOAD", rule, args.workload, "the data are the digits")
+    net = Workload.load(args.workload)
+    options = step(args, net) | {"batch": args.batch or 16}
+    return network_task(net, accelerator, args.steps, seed=args.seed, lr=args.lr, **options)

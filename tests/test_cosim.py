@@ -1,0 +1,108 @@
+"""The whole accelerator in RTL: training steps of a real network against the executor (bits) and the model (cycles)."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nmsat.__main__ import main
+from nmsat.commands.cosim_bench import run_programs
+from nmsat.commands.cosim_task import SLACK, Task, network_task
+from nmsat.dataflow import Options
+from nmsat.fpga.host.simulation import MEMORY_BASE
+from nmsat.models import Accelerator, Workload
+from nmsat.rtl.emit import Emission
+from nmsat.rtl.simulators.cxxrtl import run_cxxrtl
+from nmsat.rtl.testbench.products import random_products
+from nmsat.rtl.top import Top
+from nmsat.simulator import simulate
+from nmsat.simulator.machine.machine import MachineModel, image_address
+
+# The shipped 4x4 array with the maxima of the patterns used here: a third of the simulator's build time.
+SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8)
+MLP = Workload.load("digits-mlp")
+
+
+@pytest.fixture(scope="module")
+def emitted():
+    return Emission().emit(Top(SMALL), "top")
+
+
+def run(emitted, task: Task, stall: float = 0.0, seed: int = 0):
+    model = MachineModel(SMALL, MEMORY_BASE, MEMORY_BASE + image_address(task.program))
+    wanted = [model.run(task.program) for _ in task.inputs]
+    steps = [{name: array.tobytes().hex() for name, array in step.items()} for step in task.inputs]
+    arguments = {
+        "program": task.program.encode().hex(), "image": task.image.tobytes().hex(), "steps": steps, "stall": stall,
+        "seed": seed, "limit_cycles": SLACK * sum(wanted[0]),
+    }  # fmt: skip
+    found = run_cxxrtl(emitted, run_programs, {"accelerator": SMALL.model_dump(), "runs": [arguments]})[0]
+    return task.compare(found, wanted, exact=not stall)
+
+
+def mlp(steps: int, method: str = "bdwp", sparsity: str = "2:8", dataflow: str = "auto") -> Task:
+    options = {"method": method, "sparsity": sparsity, "batch": 16, "options": Options(dataflow=dataflow)}
+    return network_task(MLP, SMALL, steps, **options)
+
+
+@pytest.mark.parametrize(
+    ("method", "sparsity", "dataflow"),
+    [("bdwp", "2:4", "auto"), ("dense", "2:8", "auto"), ("bdwp", "2:8", "os"), ("bdwp", "2:8", "ws")],
+)
+def test_a_training_step_equals_executor_and_model(emitted, method, sparsity, dataflow):
+    cases = run(emitted, mlp(1, method, sparsity, dataflow))
+    assert [case for case in cases if case["failed"]] == []
+    assert len(cases) > 15
+    assert cases[-1]["parameters"]["tensors"] > 30
+
+
+def test_ten_steps_train(emitted):
+    cases = run(emitted, mlp(10))
+    assert [case for case in cases if case["failed"]] == []
+    losses = [case["parameters"]["loss"] for case in cases if case["block"] == "tensors"]
+    assert len(losses) == 10
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_under_a_stalling_memory_values_agree_and_the_model_is_a_bound(emitted):
+    cases = run(emitted, mlp(1), stall=0.3, seed=5)
+    assert [case for case in cases if case["failed"]] == []
+    assert cases[-1]["cycles_rtl"] > 1.05 * cases[-1]["cycles_simulator"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_products_equal_executor_and_model(emitted, seed):
+    program, image = random_products(SMALL, 12, 100 + seed)
+    cases = run(emitted, Task(program, SMALL, image, [{}]))
+    assert [case for case in cases if case["failed"]] == []
+    assert len(cases) == 14
+
+
+def test_the_closed_form_is_a_lower_bound_of_the_machine():
+    """It knows no latency, no single requests and overlaps chains; docs/accelerator.md, section 12."""
+    for dataflow in ("auto", "os", "ws"):
+        task = mlp(1, dataflow=dataflow)
+        model = MachineModel(SMALL, MEMORY_BASE, MEMORY_BASE + image_address(task.program))
+        closed = simulate(MLP, SMALL, method="bdwp", sparsity="2:8", batch=16, options=Options(dataflow=dataflow))
+        machine = sum(model.run(task.program))
+        assert closed.totals["cycles"] <= machine <= 2.5 * closed.totals["cycles"]
+
+
+def test_bad_input_is_one_line(capsys, tmp_path):
+    broken = tmp_path / "p.bin"
+    broken.write_bytes(b"NMSATPRG" + bytes(40))
+    for arguments in (["resnet18"], ["digits-mlp", "--stall", "1"], [str(broken)], [str(tmp_path / "no.bin")]):
+        assert main(["cosim", *arguments, "-a", "sat_4x4"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["digits-mlp", "digits-cnn"])
+@pytest.mark.parametrize("accelerator", ["sat_4x4", "sat_8x8"])
+def test_shipped_accelerators(network, accelerator, tmp_path):
+    target = tmp_path / "cosim.json"
+    batch = "16" if network == "digits-mlp" else "4"
+    assert main(["cosim", network, "-a", accelerator, "--batch", batch, "-q", "--json", str(target)]) == 0
+    assert json.loads(target.read_text())["failed"] == 0
