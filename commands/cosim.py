@@ -63,7 +63,7 @@ def _cosim(args: argparse.Namespace) -> int:
 
 
 def _print(cases: list[dict[str, Any]], stalls: bool) -> None:
-    head = f"{'step':>4} {'descriptor':<28} {'RTL':>9} {'model':>9} {'error':>7}  bits"
+    head = f"{'step':>4} {'descriptor':<28} {'RTL':>9} {'model':>9} {'error':>7}"
     print(head)
     for case in cases:
         names = case["parameters"]

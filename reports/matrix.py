@@ -135,7 +135,12 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_host_card.py::test_one_driver_runs_programs_on_every_card",
     ),
     ("anything on a card, or through Vivado", NOT_YET, ""),
-    ("whole accelerator in RTL", NOT_YET, ""),
+    (
+        "whole accelerator in RTL: training steps of digits-mlp, bits and cycles",
+        "yes",
+        "test_cosim.py::test_a_training_step_equals_executor_and_model",
+    ),
+    ("vector passes (pools, additions) in the whole accelerator", NOT_YET, ""),
 )
 
 
