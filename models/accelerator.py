@@ -39,7 +39,7 @@ class Accelerator(BaseModel, frozen=True):
     )
     window_lsb: int = Field(default=33, ge=LEAST_LSB, le=GREATEST_LSB, description="L of accumulator: window")
     window_bits: int = Field(
-        default=64, ge=25, le=87, description="W of accumulator: window, at least L + 17 + log2 of max(rows, max_keep)"
+        default=64, ge=25, le=86, description="W of accumulator: window, at least L + 17 + log2 of max(rows, max_keep)"
     )
     multiplier_latency_cycles: int = Field(ge=1, le=32, description="Lm")
     adder_latency_cycles: int = Field(ge=1, le=32, description="La of accumulator: fp32; the window's is 1")

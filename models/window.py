@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .errors import NmsatError
 
 LEAST_LSB, GREATEST_LSB = 8, 40
-MAX_TERMS_LOG2 = 30  # products that a sum word holds whatever their signs
+MAX_TERMS_LOG2 = 29  # products that a sum word holds whatever their signs, with a bit to spare for the flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Window:
     lsb : int
         L, 8 to 40: a sum counts units of 2^-L. Products are rounded to it, half away from zero.
     bits : int
-        W, L + 17 to L + 47: two's complement width of the sum in an element.
+        W, L + 17 to L + 46: two's complement width of the sum in an element.
 
     Raises
     ------
@@ -49,8 +49,11 @@ class Window:
 
     @property
     def sum_bits(self) -> int:
-        """Bits of a sum word at the array's ports, whole bytes: room for 2^30 products."""
-        return -(-(self.lsb + 17 + MAX_TERMS_LOG2) // 8) * 8
+        """Bits of a sum word at the array's ports, whole bytes: room for 2^29 products and a bit more.
+
+        So the two highest bits of a sum are equal; a word in which they are 1 and 0 says flagged.
+        """
+        return -(-(self.lsb + 17 + MAX_TERMS_LOG2 + 1) // 8) * 8
 
     @property
     def sum_bytes(self) -> int:

@@ -66,11 +66,11 @@ def test_bad_patterns(value, message):
         ({"accumulator": "fp64"}, r"^accelerator 'sat': accumulator: must be 'fp32' or 'window', not 'fp64'$"),
         (
             {"accumulator": "window", "window_bits": 54},
-            r"^accelerator 'sat': window_bits: must be 55 to 80, L \+ 17 \+ log2 of the products an element adds, not 54$",
+            r"^accelerator 'sat': window_bits: must be 55 to 79, L \+ 17 \+ log2 of the products an element adds, not 54$",
         ),
         (
-            {"accumulator": "window", "window_lsb": 30, "window_bits": 78},
-            r"^accelerator 'sat': window_bits: must be 52 to 77, L \+ 17 \+ log2 of the products an element adds, not 78$",
+            {"accumulator": "window", "window_lsb": 30, "window_bits": 77},
+            r"^accelerator 'sat': window_bits: must be 52 to 76, L \+ 17 \+ log2 of the products an element adds, not 77$",
         ),
         ({"window_lsb": 41}, r"^accelerator 'sat': window_lsb: must be less than or equal to 40, not 41$"),
     ],

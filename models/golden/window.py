@@ -79,7 +79,8 @@ class WindowSums:
     def words(self) -> NDArray[Any]:
         """Sum words as the array's ports carry them: ``sum_bits`` wide, two's complement, unsigned Python integers.
 
-        The most negative code is no sum (|sum| < 2^(sum_bits - 1)); it says flagged.
+        The two highest bits of a sum are equal. Flagged is 1 and 0 there; the rest of such a word means nothing, here
+        it is 0.
         """
         bits = self.window.sum_bits
         return np.where(self.flagged, 1 << bits - 1, self.integers() & ((1 << bits) - 1))
@@ -88,7 +89,7 @@ class WindowSums:
     def of_words(cls, words: Any, window: Window) -> WindowSums:
         """Read :meth:`words` back."""
         found, bits = np.array(words, object), window.sum_bits
-        flagged = found == 1 << bits - 1
+        flagged = found >> bits - 2 == 2
         signed = np.where(found >= 1 << bits - 1, found - (1 << bits), found)
         return cls.of_integers(np.where(flagged, 0, signed), flagged, window)
 
@@ -105,7 +106,7 @@ class WindowSums:
         -------
         float32 array
             The canonical NaN where flagged; a sum of zero is +0. Neither overflow nor subnormals: magnitudes are
-            below 2^46 and no less than 2^-40.
+            below 2^45 and no less than 2^-40.
         """
         from .window_kernels import drain
 
@@ -227,7 +228,7 @@ def product_window(
     Raises
     ------
     NmsatError
-        If shapes or dtypes do not fit, an index is not below ``group``, or k has more than 2^30 products.
+        If shapes or dtypes do not fit, an index is not below ``group``, or k has more than 2^29 products.
     """
     from .window_kernels import BLOCK, window_sums
 

@@ -88,7 +88,7 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
     if window:
         la, sum_bytes = 1, (lsb + 54) // 8
         spare = bits - lsb - 17
-        if spare < 0 or spare > 30 or (1 << spare) < max(rows, max_keep):
+        if spare < 0 or spare > 29 or (1 << spare) < max(rows, max_keep):
             return 0
         terms = 1 << spare
     m, n, kc, taps, count, keep0, group0, packed = (
@@ -119,7 +119,7 @@ def _candidates(design, work, found):  # type: ignore[no-untyped-def]
         b_group = 2 * keep if dense else packed
         groups = (1 if transposed else taps) * _ceil(kc, group)
         segment = groups
-        if window and groups * keep > 1 << 30:
+        if window and groups * keep > 1 << 29:
             continue
         for mode in range(2):
             if dataflow and dataflow - 1 != mode:
