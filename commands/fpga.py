@@ -14,7 +14,7 @@ from ..models.errors import NmsatError
 from .options import verb
 from .output import check_outputs, write
 
-BLOCKS = ("uspe", "stce", "sore", "transposer", "wuve", "epilogue")
+BLOCKS = ("uspe", "stce", "sore", "transposer", "wuve", "epilogue", "drain")
 
 
 def add(verbs: Any) -> None:

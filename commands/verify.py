@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import random
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 from ..models.errors import NmsatError
@@ -18,7 +19,7 @@ def add(verbs: Any) -> None:
     example = "nmsat verify sore -a sat_4x4 --cases 20 --sim amaranth"
     parser = verb(verbs, "verify", "RTL against golden (bits) and simulator (cycles)", example, _verify)
     parser.add_argument(
-        "block", nargs="*", metavar="BLOCK", help="stce, uspe, sore, transposer, wuve, epilogue (default: all)"
+        "block", nargs="*", metavar="BLOCK", help="stce, uspe, sore, transposer, wuve, epilogue, drain (default: all)"
     )
     parser.add_argument(
         "-a", "--accelerator", default="sat_4x4", metavar="ACCEL", help="name or YAML file (default: sat_4x4)"
@@ -31,6 +32,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--first", type=int, default=0, metavar="K", help="number of the first case (default: 0)")
     parser.add_argument("-j", "--jobs", type=positive, default=1, metavar="J", help="processes (default: 1)")
     parser.add_argument("--json", metavar="FILE", help="write JSON; - is standard output")
+    parser.add_argument(
+        "--primitives", action="store_true", help="the text for the card on models of its cells; icarus or verilator"
+    )
     parser.add_argument("--waves", metavar="FILE", help="waveforms; one block, not with cxxrtl")
 
 
@@ -39,7 +43,8 @@ def _verify(args: argparse.Namespace) -> int:
     from ..rtl.testbench import BLOCKS
 
     check_outputs(args.json, args.waves)
-    names = list(dict.fromkeys(args.block)) or list(BLOCKS)
+    accelerator = Accelerator.load(args.accelerator)
+    names = list(dict.fromkeys(args.block)) or [name for name in BLOCKS if accelerator.window or name != "drain"]
     for name in names:
         if name not in BLOCKS:
             raise NmsatError.rule("", "BLOCK", f"one of {', '.join(BLOCKS)}", name)
@@ -49,14 +54,16 @@ def _verify(args: argparse.Namespace) -> int:
         raise NmsatError.rule("", "--waves", "used with -j 1", args.jobs)
     if args.first < 0:
         raise NmsatError.rule("", "--first", "0 or more", args.first)
-    accelerator = Accelerator.load(args.accelerator)
     talk = not (args.quiet or args.json == "-")
     rows = []
     for name in names:
         if args.jobs > 1:
-            found = verify_jobs(name, accelerator, args.sim, args.cases, args.seed, args.first, args.jobs)
+            found = verify_jobs(
+                name, accelerator, args.sim, args.cases, args.seed, args.first, args.jobs, args.primitives
+            )
         else:
-            found = verify_block(name, accelerator, args.sim, args.cases, args.seed, args.waves, first=args.first)
+            how = {"first": args.first, "primitives": args.primitives}
+            found = verify_block(name, accelerator, args.sim, args.cases, args.seed, args.waves, **how)
         rows += found
         if talk:
             _print(name, found)
@@ -79,7 +86,15 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def verify_block(
-    name: str, accelerator: Any, sim: str, cases: int, seed: int, waves: str | None = None, *, first: int = 0
+    name: str,
+    accelerator: Any,
+    sim: str,
+    cases: int,
+    seed: int,
+    waves: str | None = None,
+    *,
+    first: int = 0,
+    primitives: bool = False,
 ) -> list[dict[str, Any]]:
     """Random cases of one block, each run at full speed, with random pauses, and with a reset on the way.
 
@@ -102,7 +117,8 @@ def verify_block(
     drawn = [block.draw(rng, accelerator) for rng in dice]
     runs = [case.runs(rng) for case, rng in zip(drawn, dice, strict=True)]
     flat = [run for each in runs for run in each]
-    results = iter(run_bench(block.make(accelerator), name, block.body, {"runs": flat}, sim, waves))
+    made = block.make(accelerator)
+    results = iter(run_bench(made, name, block.body, {"runs": flat}, sim, waves, primitives=primitives))
     rows = []
     for number, case, each in zip(range(first, first + cases), drawn, runs, strict=True):
         found = [next(results) for _ in each]
@@ -121,16 +137,18 @@ def verify_block(
 
 
 def verify_jobs(
-    name: str, accelerator: Any, sim: str, cases: int, seed: int, first: int, jobs: int
+    name: str, accelerator: Any, sim: str, cases: int, seed: int, first: int, jobs: int, primitives: bool = False
 ) -> list[dict[str, Any]]:
     """:func:`verify_block` in several processes: the same rows in the same order."""
-    rows = verify_block(name, accelerator, sim, 1, seed, first=first)  # builds what the others then find built
+    rows = verify_block(
+        name, accelerator, sim, 1, seed, first=first, primitives=primitives
+    )  # builds what the others then find built
     share = 25  # cases: small enough to share out evenly, large enough to pay for loading a build
     starts = range(first + 1, first + cases, share)
+    run = partial(verify_block, primitives=primitives)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         parts = [
-            pool.submit(verify_block, name, accelerator, sim, min(share, first + cases - at), seed, first=at)
-            for at in starts
+            pool.submit(run, name, accelerator, sim, min(share, first + cases - at), seed, first=at) for at in starts
         ]
         for part in parts:
             rows += part.result()
@@ -144,9 +162,12 @@ def simulator_cycles(block: str, *sizes: Any) -> int:
     from ..simulator.engine import run_product
 
     if block == "stce":
-        p, dataflow, a, values, indices, group, interleave, m_chunk = sizes
+        p, dataflow, a, values, indices, group, interleave, m_chunk, segment = sizes
         shape = ArrayShape(p.rows, p.cols, p.adder_latency, p.multiplier_latency)
-        found = run_product(shape, dataflow, a, values, indices, group=group, interleave=interleave, m_chunk=m_chunk)
+        found = run_product(
+            shape, dataflow, a, values, indices,
+            group=group, interleave=interleave, m_chunk=m_chunk, window=p.window, segment=segment,
+        )  # fmt: skip
         return found.cycles + p.hop  # as the scheduler adds slr_hop_cycles
     return getattr(vector_timing, f"{block}_cycles")(*sizes)
 

@@ -10,7 +10,7 @@ from ..models.errors import NmsatError
 from .options import verb
 from .output import write
 
-BLOCKS = ("stce", "uspe", "sore", "transposer", "wuve", "epilogue")
+BLOCKS = ("stce", "uspe", "sore", "transposer", "wuve", "epilogue", "drain")
 WHOLE = ("product", "top")  # only if asked for: they hold the others
 
 
@@ -25,6 +25,9 @@ def add(verbs: Any) -> None:
         metavar="BLOCK",
         help=f"one of {', '.join((*BLOCKS, *WHOLE))} (default: all but the last two); may be repeated",
     )
+    parser.add_argument(
+        "--primitives", action="store_true", help="place the card's cells (DSP48E2, CARRY8, ...) where that saves area"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder; made if it is not there")
 
 
@@ -33,15 +36,17 @@ def _verilog(args: argparse.Namespace) -> int:
     from ..rtl.blocks import component_of
     from ..rtl.verilog import manifest, verilog
 
-    names = list(dict.fromkeys(args.block or BLOCKS))
+    accelerator = Accelerator.load(args.accelerator)
+    names = list(dict.fromkeys(args.block or [name for name in BLOCKS if accelerator.window or name != "drain"]))
     for name in names:
         if name not in (*BLOCKS, *WHOLE):
             raise NmsatError.rule("", "--block", f"one of {', '.join((*BLOCKS, *WHOLE))}", name)
     folder = Path(args.output)
     if folder.exists() and not folder.is_dir():
         raise NmsatError.rule("", "-o", "a folder", args.output)
-    accelerator = Accelerator.load(args.accelerator)
-    designs = {f"{name}.v": verilog(component_of(name, accelerator), name) for name in names}
+    designs = {
+        f"{name}.v": verilog(component_of(name, accelerator), name, primitives=args.primitives) for name in names
+    }
     text = manifest(designs, {"name": accelerator.name, "config_hash": accelerator.config_hash()})
     folder.mkdir(parents=True, exist_ok=True)
     for name, design in designs.items():

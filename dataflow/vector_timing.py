@@ -14,6 +14,7 @@ from ..models.errors import NmsatError
 SORE_LATENCY_CYCLES = 8
 WUVE_LATENCY_CYCLES = 31
 EPILOGUE_LATENCY_CYCLES = 4
+DRAIN_LATENCY_CYCLES = 5
 TRANSPOSER_LATENCY_CYCLES = 5
 
 
@@ -37,6 +38,11 @@ def wuve_cycles(weights: int, lanes: int) -> int:
 def epilogue_cycles(values: int, lanes: int) -> int:
     """Cycles of the epilogue over ``values`` sums."""
     return _cycles(words(values, lanes), EPILOGUE_LATENCY_CYCLES)
+
+
+def drain_cycles(values: int, lanes: int) -> int:
+    """Cycles of the window accumulator's drain over ``values`` sums."""
+    return _cycles(words(values, lanes), DRAIN_LATENCY_CYCLES)
 
 
 def transposer_cycles(tiles: Iterable[tuple[int, int]]) -> int:

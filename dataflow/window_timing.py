@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..models.window import TURNAROUND
 from .array_timing import ArrayShape, require_positive, tiles_of
-
-TURNAROUND = 3  # add at the foot, write the output buffer, read it: when a spilled sum can be continued
 
 
 def os_spacing(shape: ArrayShape, keep: int, groups: int) -> int:

@@ -114,7 +114,7 @@ def estimate_component(component: Any, name: str) -> dict[str, Any]:
         ``block``, ``kind``, ``tool`` (with version and family), ``area`` of the whole and ``modules``: occurrences and
         own area and logic depth of each.
     """
-    emitted = Emission().emit(component, name)
+    emitted = Emission(primitives=True).emit(component, name)
     modules, depths = modules_of(emitted)
     total = Area()
     for module, count in emitted.instances.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .errors import NmsatError
 
 LEAST_LSB, GREATEST_LSB = 8, 40
+TURNAROUND = 3  # cycles: add at the foot, write the output buffer, read it: when a spilled sum can be continued
 MAX_TERMS_LOG2 = 29  # products that a sum word holds whatever their signs, with a bit to spare for the flag
 
 

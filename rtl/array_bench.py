@@ -38,7 +38,7 @@ async def run_array(
     commands, west, north, partial, outputs
         See :class:`.array_streams.ArrayStreams`.
     widths : dict
-        Bits of a word at ``west`` and ``north``.
+        Bits of a word at ``west``, ``north`` and, unless it is 32, ``sum``: at ``partial`` and ``south``.
     idle : float
         Probability with which each lane of each port has no word, or no room, in a cycle. The payload of a lane without
         a word is random.
@@ -102,7 +102,8 @@ class _Lanes:
 class _South:
     """The taking side: words of every column, when they left, and whether the array keeps the rules of a stream."""
 
-    def __init__(self, cols: int) -> None:
+    def __init__(self, cols: int, width: int) -> None:
+        self.width = width
         self.words: list[list[int]] = [[] for _ in range(cols)]
         self.left: list[list[int]] = [[] for _ in range(cols)]
         self.first, self.last, self.broken = -1, -1, 0
@@ -118,7 +119,8 @@ class _South:
         """Take what there is."""
         valid = bench.get("south__valid")
         payload = bench.get("south__payload") if valid else 0
-        offered = {c: payload >> 32 * c & 0xFFFFFFFF for c in range(len(self.words)) if valid >> c & 1}
+        mask, columns = (1 << self.width) - 1, range(len(self.words))
+        offered = {c: payload >> self.width * c & mask for c in columns if valid >> c & 1}
         self.broken += sum(offered.get(c) != word for c, word in self._waiting.items())
         self._waiting = {c: word for c, word in offered.items() if not self._room >> c & 1}
         for c, word in offered.items():
@@ -141,8 +143,8 @@ async def _run(
     limit_cycles: int,
 ) -> _South:
     rng, garbage = random.Random(seed), random.Random(f"{seed} garbage")
-    cols = len(north)
-    south = _South(cols)
+    cols, width = len(north), widths.get("sum", 32)
+    south = _South(cols, width)
     cycle = guard = 0
 
     def go() -> bool:
@@ -159,7 +161,7 @@ async def _run(
 
     command = _Lanes("command", bench.widths["command__payload"], 1, garbage)
     inputs = _Lanes("west", widths["west"], len(west), garbage), _Lanes("north", widths["north"], cols, garbage)
-    sums = _Lanes("partial", 32, cols, garbage)
+    sums = _Lanes("partial", width, cols, garbage)
     while cycle < limit_cycles and guard < GUARD_CYCLES:
         command.offer(bench, known([commands]), go)
         inputs[0].offer(bench, known(west), go)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from amaranth.lib import data
 
 from ..models.accelerator import Accelerator
+from ..models.window import Window
+from .arithmetic.fp16_multiplier import OPERAND_BITS
+from .arithmetic.fp32_adder import SUM_BITS
 from .arithmetic.unit import require_latency
-from .uspe import address_bits, require_size
+from .arithmetic.window_operand import OPERAND_BITS as WINDOW_OPERAND_BITS
+from .uspe import address_bits, require_size, weight_layout
 
 COUNT_BITS = 16  # of groups (OS) and rows (WS) a tile
 
@@ -22,11 +29,13 @@ class ArrayParameters:
     max_keep, max_group : int
         Largest N and M, 1 to 32; N at most M.
     multiplier_latency, adder_latency : int
-        Lm and La, 1 to 32.
+        Lm and La, 1 to 32; La is 1 with a window.
     hop : int
         Registers that everything passes on its way east from column ``cut - 1`` to column ``cut``, 0 to 16, beside
         the one of every column: the two halves may lie in different super logic regions. A sequence takes so many
         cycles longer.
+    window : Window, optional
+        Sizes of the window accumulator; without it sums are binary32.
 
     Raises
     ------
@@ -41,6 +50,7 @@ class ArrayParameters:
     multiplier_latency: int = 4
     adder_latency: int = 8
     hop: int = 0
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         require_size("rows", self.rows, 1024)
@@ -53,6 +63,10 @@ class ArrayParameters:
             raise ValueError(f"hop must be 0 to 16, not {self.hop}")
         if self.hop and self.cols < 2:
             raise ValueError(f"hop must be 0 with one column, not {self.hop}")
+        if self.window is not None and self.adder_latency != 1:
+            raise ValueError(f"adder_latency must be 1 with a window, not {self.adder_latency!r}")
+        if self.window is not None and self.window.terms < max(self.rows, self.max_keep):
+            raise ValueError(f"window must hold {max(self.rows, self.max_keep)} products, not {self.window.terms}")
 
     @classmethod
     def from_accelerator(cls, accelerator: Accelerator) -> ArrayParameters:
@@ -63,14 +77,30 @@ class ArrayParameters:
             accelerator.max_keep,
             accelerator.max_group,
             accelerator.multiplier_latency_cycles,
-            accelerator.adder_latency_cycles,
+            accelerator.sum_latency_cycles,
             accelerator.slr_hop_cycles if accelerator.cols > 1 else 0,
+            accelerator.window,
         )
 
     @property
     def cut(self) -> int:
         """First column beyond the registers of ``hop``: the array's middle."""
         return self.cols // 2
+
+    @property
+    def weight_layout(self) -> data.StructLayout:
+        """A weight word inside the array."""
+        return weight_layout(self.max_group, WINDOW_OPERAND_BITS if self.window else OPERAND_BITS)
+
+    @property
+    def element_bits(self) -> int:
+        """Bits of a sum inside the array, a window's flag included."""
+        return self.window.bits + 1 if self.window else SUM_BITS
+
+    @property
+    def sum_bits(self) -> int:
+        """Bits of a word at the ports ``partial`` and ``south``: binary32, or a window's sum word."""
+        return self.window.sum_bits if self.window else 32
 
     @property
     def max_interleave(self) -> int:
@@ -120,8 +150,15 @@ class ArrayParameters:
             longest = max(longest, (keep - 2) * spacing - keep + 4)
         return 1 << address_bits(longest)
 
-    def element(self) -> dict[str, int]:
-        """Arguments of :class:`.uspe.Uspe`."""
+    def element(self) -> dict[str, Any]:
+        """Arguments of :class:`.uspe.Uspe`, or of :class:`.window_uspe.WindowUspe`."""
+        if self.window:
+            return {
+                "window": self.window,
+                "max_group": self.max_group,
+                "weight_depth": self.weight_depth,
+                "multiplier_latency": self.multiplier_latency,
+            }
         return {
             "max_group": self.max_group,
             "weight_depth": self.weight_depth,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..models.errors import NmsatError
+from ..models.golden import WindowSums
 from ..models.golden.floats import to_bits
+from ..models.window import Window
 from .array_parameters import COUNT_BITS, ArrayParameters
 from .uspe import address_bits
 
@@ -48,9 +50,22 @@ class ArrayStreams:
             out[self.places[:, 0], self.places[:, 1] + c] = bits[c]
         return out.view(np.float32)
 
+    def sums(self, south: list[list[int]], window: Window) -> WindowSums:
+        """Sums of C, padded, from the sum words of every column."""
+        out = np.zeros((self.rows, self.cols), object)
+        for c, words in enumerate(south):
+            out[self.places[:, 0], self.places[:, 1] + c] = np.array(words, object)
+        return WindowSums.of_words(out, window)
+
 
 def os_streams(
-    parameters: ArrayParameters, a: np.ndarray, values: np.ndarray, indices: np.ndarray, group: int, interleave: int
+    parameters: ArrayParameters,
+    a: np.ndarray,
+    values: np.ndarray,
+    indices: np.ndarray,
+    group: int,
+    interleave: int,
+    segment: int | None = None,
 ) -> ArrayStreams:
     """Output-stationary product.
 
@@ -60,6 +75,8 @@ def os_streams(
     values, indices : float16 and uint8 arrays (G, N, n)
     interleave : int
         I, 1 to ``max_interleave``, with I * N at most ``max_sums``.
+    segment : int, optional
+        With a window: groups along k of a tile, whose sums then leave and come back; default all.
 
     Raises
     ------
@@ -71,23 +88,32 @@ def os_streams(
     if not 1 <= interleave <= p.max_interleave or interleave * keep > p.max_sums:
         rule = f"1 to {p.max_interleave} and at most {p.max_sums} / N"
         raise NmsatError.rule("array", "interleave", rule, interleave)
+    if segment is not None and not (p.window and 1 <= segment <= p.window.terms // keep):
+        raise NmsatError.rule("array", "segment", "left out, or with a window what it holds", segment)
     m_tiles, n_tiles = -(-a.shape[0] // step), -(-n // p.cols)
     rows, words = _groups(a, m_tiles * step, groups, group), _words(p, values, indices, groups, n_tiles)
     west: list[list[int]] = [[] for _ in range(p.rows)]
     north: list[list[int]] = [[] for _ in range(p.cols)]
-    places = []
-    for tile in range(m_tiles * n_tiles):
+    partial: list[int] = []
+    places: list[tuple[int, int]] = []
+    commands = []
+    cuts = [(first, min(first + (segment or groups), groups)) for first in range(0, groups, segment or groups)]
+    tiles, step_words = m_tiles * n_tiles, p.rows * interleave
+    for tile in range(tiles):
         row0, col0 = tile // n_tiles * step, tile % n_tiles * p.cols
-        for g in range(groups):
-            for i in range(interleave):
-                for r in range(p.rows):
-                    west[r].append(rows[row0 + i * p.rows + r][g])
-                for c in range(p.cols):
-                    north[c] += words[g][col0 + c]
-        places += [(row0 + i * p.rows + r, col0) for i in range(interleave) for r in reversed(range(p.rows))]
-    tiles = m_tiles * n_tiles
-    commands = [_command(p, False, tile == tiles - 1, True, keep, interleave, groups) for tile in range(tiles)]
-    return ArrayStreams(commands, west, north, [], np.array(places), m_tiles * step, n_tiles * p.cols)
+        for first, end in cuts:
+            for g in range(first, end):
+                for i in range(interleave):
+                    for r in range(p.rows):
+                        west[r].append(rows[row0 + i * p.rows + r][g])
+                    for c in range(p.cols):
+                        north[c] += words[g][col0 + c]
+            if first:
+                partial += range(len(places) - step_words, len(places))
+            places += [(row0 + i * p.rows + r, col0) for i in range(interleave) for r in reversed(range(p.rows))]
+            last = tile == tiles - 1 and end == groups
+            commands.append(_command(p, False, last, first == 0, keep, interleave, end - first))
+    return ArrayStreams(commands, west, north, partial, np.array(places), m_tiles * step, n_tiles * p.cols)
 
 
 def ws_streams(

@@ -14,6 +14,8 @@ from .stce import Stce
 from .top import Top
 from .transposer import Transposer
 from .uspe import Uspe
+from .window_drain import Drain
+from .window_uspe import WindowUspe
 from .wuve import Wuve
 
 
@@ -25,11 +27,15 @@ def largest_group(accelerator: Accelerator) -> int:
 
 
 def component_of(name: str, accelerator: Accelerator) -> Any:
-    """A new component by name; ``uspe`` is one element, ``product`` the product unit, ``top`` the accelerator."""
+    """A new component by name; ``uspe`` is one element, ``product`` the product unit, ``top`` the accelerator.
+
+    ``drain`` is there with a window only; ``product`` and ``top`` are not there with one yet.
+    """
     if name == "stce":
         return Stce.from_accelerator(accelerator)
     if name == "uspe":
-        return Uspe(**ArrayParameters.from_accelerator(accelerator).element())
+        parameters = ArrayParameters.from_accelerator(accelerator)
+        return (WindowUspe if parameters.window else Uspe)(**parameters.element())
     if name == "sore":
         return Sore.from_accelerator(accelerator)
     if name == "transposer":
@@ -38,8 +44,14 @@ def component_of(name: str, accelerator: Accelerator) -> Any:
         return Wuve.from_accelerator(accelerator)
     if name == "epilogue":
         return Epilogue.from_accelerator(accelerator)
+    if name == "drain":
+        return Drain.from_accelerator(accelerator)
+    if name in ("product", "top") and accelerator.window:
+        where = f"accelerator {accelerator.name!r}"
+        raise NmsatError.rule(where, "accumulator", f"fp32 for {name}", "window", "its blocks take either")
     if name == "product":
         return ProductUnit.from_accelerator(accelerator)
     if name == "top":
         return Top(accelerator)
-    raise NmsatError.rule("", "block", "one of stce, uspe, sore, transposer, wuve, epilogue, product, top", name)
+    names = "stce, uspe, sore, transposer, wuve, epilogue, drain, product, top"
+    raise NmsatError.rule("", "block", f"one of {names}", name)

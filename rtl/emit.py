@@ -59,12 +59,15 @@ class Emitted:
         Of the outermost module, ``clk`` and ``rst`` included where it has registers.
     instances : dict
         Modules of the text and how often each occurs in the design, the outermost one once.
+    primitives : bool
+        Cells of the card are placed: simulators need ``rtl/ultrascale.v`` beside the text.
     """
 
     top: str
     rtlil: str
     ports: tuple[Port, ...]
     instances: dict[str, int]
+    primitives: bool = False
 
 
 def place(module: Module, platform: Any, name: str, element: Callable[..., Any], /, **parameters: Hashable) -> Any:
@@ -89,9 +92,16 @@ def place(module: Module, platform: Any, name: str, element: Callable[..., Any],
 
 
 class Emission:
-    """The platform under which a component is converted; it remembers each element type it has converted."""
+    """The platform under which a component is converted; it remembers each element type it has converted.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    primitives : bool
+        Place the card's primitives (DSP48E2, CARRY8) where an element has a use for them; without it, plain logic.
+    """
+
+    def __init__(self, *, primitives: bool = False) -> None:
+        self.primitives = primitives
         self._texts: list[str] = []
         self._elements: dict[Hashable, tuple[str, tuple[Port, ...], wiring.Signature]] = {}
         self._cells: dict[str, Counter[str]] = {}
@@ -133,8 +143,10 @@ class Emission:
         counts: Counter[str] = Counter({name: 1})
         for label in reversed(list(self._cells)):  # a module is converted after those that it places
             for placed, times in self._cells[label].items():
+                if placed not in self._cells:  # a primitive
+                    continue
                 counts[placed] += times * counts[label]
-        return Emitted(name, "".join(self._texts), ports, dict(sorted(counts.items())))
+        return Emitted(name, "".join(self._texts), ports, dict(sorted(counts.items())), self.primitives)
 
     def _fresh(self, name: str) -> str:
         label, number = name, 2

@@ -16,20 +16,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic.fp16_multiplier import OPERAND_BITS, normalise_operand
-from .arithmetic.fp32_adder import SUM_BITS
 from .array_parameters import ArrayParameters
+from .edge_ports import edge_inputs, edge_outputs, late
 from .emit import place
-from .sequencer import operation_layout, store_layout
-from .uspe import Uspe, address_bits, control_layout, weight_layout
-
-
-def _late(m: Module, value: Any, cycles: int, name: str) -> Value:
-    found = Value.cast(value)
-    for stage in range(cycles):
-        register = Signal(len(found), name=f"{name}{stage}")
-        m.d.sync += register.eq(found)
-        found = register
-    return found
+from .uspe import Uspe, control_layout
+from .window_row import WindowRowEdge
+from .window_uspe import WindowUspe
 
 
 def crossing(m: Module, en: Value, value: Any, cycles: int, name: str) -> Value:
@@ -91,8 +83,8 @@ class RowEdge(wiring.Component):
         self.parameters = p = parameters
         super().__init__(
             {
-                **{name: In(shape) for name, shape in _inputs(p).items()},
-                **{name: Out(shape) for name, shape in _outputs(p).items()},
+                **{name: In(shape) for name, shape in edge_inputs(p).items()},
+                **{name: Out(shape) for name, shape in edge_outputs(p).items()},
                 "group": Out(OPERAND_BITS * p.max_group),
                 "control": Out(control_layout(p.weight_depth, p.sum_depth + 1, p.max_interleave)),
             }
@@ -118,9 +110,9 @@ class RowEdge(wiring.Component):
             control.load.eq(self.load), control.load_at.eq(self.load_at),
         ]  # fmt: skip
         add_width = len(op.left) + len(op.right) + 1
-        added = _late(m, Cat(op.left, op.right, op.fold), Lm - 1, "add")
-        written = _late(m, Cat(op.write, op.write_at, op.finish, op.finish_at), Lm + La - 2, "write")
-        at_foot = _late(m, Cat(op.lane, op.lane0, op.first), Lm + La, "foot")
+        added = late(m, Cat(op.left, op.right, op.fold), Lm - 1, "add")
+        written = late(m, Cat(op.write, op.write_at, op.finish, op.finish_at), Lm + La - 2, "write")
+        at_foot = late(m, Cat(op.lane, op.lane0, op.first), Lm + La, "foot")
         m.d.comb += [
             Cat(control.left, control.right, control.fold).eq(added[0:add_width]),
             Cat(control.write, control.write_at, control.finish, control.finish_at).eq(written),
@@ -146,7 +138,7 @@ class Row(wiring.Component):
         Of the row's :class:`RowEdge`.
     b_i, b_o : in and out
         A weight word of :func:`.uspe.weight_layout` a column, column 0 in the lowest bits.
-    c_i, c_o : in and out, 31 * cols
+    c_i, c_o : in and out, element_bits * cols
         Sums, likewise.
     """
 
@@ -172,56 +164,40 @@ class Row(wiring.Component):
 
     def __init__(self, *, parameters: ArrayParameters) -> None:
         self.parameters = p = parameters
-        words = weight_layout(p.max_group).size * p.cols
+        words, sums = p.weight_layout.size * p.cols, p.element_bits * p.cols
         super().__init__(
             {
-                **{name: In(shape) for name, shape in _inputs(p).items()},
-                **{name: Out(shape) for name, shape in _outputs(p).items()},
-                "b_i": In(words), "b_o": Out(words), "c_i": In(SUM_BITS * p.cols), "c_o": Out(SUM_BITS * p.cols),
+                **{name: In(shape) for name, shape in edge_inputs(p).items()},
+                **{name: Out(shape) for name, shape in edge_outputs(p).items()},
+                "b_i": In(words), "b_o": Out(words), "c_i": In(sums), "c_o": Out(sums),
             }
         )  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
         """The edge and the chain of elements."""
         m = Module()
-        p, word = self.parameters, weight_layout(self.parameters.max_group).size
-        edge: Any = place(m, platform, "edge", RowEdge, parameters=p)
-        m.d.comb += [_value(getattr(edge, name)).eq(_value(getattr(self, name))) for name in _inputs(p)]
-        m.d.comb += [_value(getattr(self, name)).eq(_value(getattr(edge, name))) for name in _outputs(p)]
+        p, word = self.parameters, self.parameters.weight_layout.size
+        edge_type, element_type = (WindowRowEdge, WindowUspe) if p.window else (RowEdge, Uspe)
+        edge: Any = place(m, platform, "edge", edge_type, parameters=p)
+        m.d.comb += [_value(getattr(edge, name)).eq(_value(getattr(self, name))) for name in edge_inputs(p)]
+        m.d.comb += [_value(getattr(self, name)).eq(_value(getattr(edge, name))) for name in edge_outputs(p)]
         group, control, below, sums = edge.group, edge.control, [], []
         for c in range(p.cols):
             if c == p.cut:
                 group = crossing(m, self.en, group, p.hop, "cross_group")
                 control = crossing(m, self.en, control, p.hop, "cross_control")
-            element: Any = place(m, platform, f"uspe{c}", Uspe, **p.element())
+            element: Any = place(m, platform, f"uspe{c}", element_type, **p.element())
             m.d.comb += [
                 element.en.eq(self.en), element.ws.eq(self.ws),
                 element.a_i.eq(group), _value(element.control_i).eq(_value(control)),
                 _value(element.b_i).eq(self.b_i.word_select(c, word)),
-                element.c_i.eq(self.c_i.word_select(c, SUM_BITS)),
+                element.c_i.eq(self.c_i.word_select(c, p.element_bits)),
             ]  # fmt: skip
             group, control = element.a_o, element.control_o
             below.append(_value(element.b_o))
             sums.append(element.c_o)
         m.d.comb += [self.b_o.eq(Cat(below)), self.c_o.eq(Cat(sums))]
         return m
-
-
-def _inputs(p: ArrayParameters) -> dict[str, Any]:
-    """Inputs of a row edge that are a row's, too: shape by name."""
-    return {
-        "en": 1, "ws": 1, "number": address_bits(p.rows),
-        "operation_i": operation_layout(p), "store_i": store_layout(p),
-        "load": 1, "load_at": address_bits(p.max_interleave), "payload": 16 * p.max_group,
-    }  # fmt: skip
-
-
-def _outputs(p: ArrayParameters) -> dict[str, Any]:
-    """Outputs of a row edge that are a row's, too: shape by name."""
-    return {
-        "operation_o": operation_layout(p), "store_o": store_layout(p), "need": 1, "take": 1,
-        "arrive": 1, "lane0": 1, "first": 1,
-    }  # fmt: skip
 
 
 _value = Value.cast

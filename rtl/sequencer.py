@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import EnableInserter, Module, Mux, Signal
+from amaranth.hdl import EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -25,7 +25,7 @@ def command_layout(parameters: ArrayParameters) -> data.StructLayout:
     ========== ====================================================================
     ws         weight-stationary
     last       no tile follows in this sequence
-    first      WS: no partial sums of an earlier k-tile are added at the foot
+    first      no partial sums of an earlier k-tile are added at the foot; OS ignores it with binary32 sums
     keep       N, 1..max_keep
     interleave OS: I, 1..max_interleave with I * N <= max_sums
     count      OS: groups along k; WS: rows of activations; at least 1
@@ -43,6 +43,10 @@ def command_layout(parameters: ArrayParameters) -> data.StructLayout:
 
 def operation_layout(parameters: ArrayParameters) -> data.StructLayout:
     """What happens in a row at the cycle of issue; the row's edge delays each part to its time."""
+    if parameters.window:
+        weight = address_bits(parameters.weight_depth)
+        names = ("need", "take", "add", "finish", "lane", "lane0", "first")
+        return data.StructLayout({"weight": weight} | dict.fromkeys(names, 1))
     total = address_bits(parameters.sum_depth + 1)
     return data.StructLayout(
         {
@@ -88,8 +92,8 @@ class Sequencer(wiring.Component):
         :func:`store_layout`; also says that column 0 needs a weight word now.
     load, load_at : out
         Drain chains load in the next cycle.
-    drained, drain_last : out, 1
-        Column 0 has a drained word at its foot; it is the last of its tile.
+    drained, drain_last, drain_first : out, 1
+        Column 0 has a drained word at its foot; it is the last of its tile; its tile is ``first`` (window only).
     retired : in, 1
         The last column gave out the last word of a tile (OS) or a row (WS).
     idle : out, 1
@@ -108,6 +112,7 @@ class Sequencer(wiring.Component):
     load_at: Signal
     drained: Signal
     drain_last: Signal
+    drain_first: Signal
     retired: Signal
     idle: Signal
 
@@ -120,7 +125,7 @@ class Sequencer(wiring.Component):
                 "ws": Out(1), "keep": Out(p.max_keep.bit_length()),
                 "operation": Out(operation_layout(p)), "store": Out(store_layout(p)),
                 "load": Out(1), "load_at": Out(address_bits(p.max_interleave)),
-                "drained": Out(1), "drain_last": Out(1), "retired": In(1), "idle": Out(1),
+                "drained": Out(1), "drain_last": Out(1), "drain_first": Out(1), "retired": In(1), "idle": Out(1),
             }
         )  # fmt: skip
 
@@ -163,7 +168,7 @@ class Sequencer(wiring.Component):
         self._loader_free = Signal(name="loader_free")
         return self._loader_free
 
-    def _issue_os(self, m: Module, take: Signal, final: Signal, interleave: Signal, over: Signal) -> Signal:
+    def _issue_os(self, m: Module, take: Signal, final: Signal, interleave: Signal, over: Signal) -> Value:
         """Passes, fold rounds and the wait for the drain; returns the strobe of a tile's first finished sum."""
         p, command, keep, op = self.parameters, self.command, self.keep, self.operation
         La, bits = p.adder_latency, address_bits(p.sum_depth + 1)
@@ -233,7 +238,7 @@ class Sequencer(wiring.Component):
             ]  # fmt: skip
         return acts & done & (i == 0)
 
-    def _issue_ws(self, m: Module, take: Signal, final: Signal, over: Signal) -> Signal:
+    def _issue_ws(self, m: Module, take: Signal, final: Signal, over: Signal) -> Value:
         """The weight loader and the row counter; returns the strobe of an output row."""
         p, command, keep, op = self.parameters, self.command, self.keep, self.operation
         bits = address_bits(p.weight_depth)
@@ -241,15 +246,15 @@ class Sequencer(wiring.Component):
         row, lane, base = Signal(range(p.rows + 1)), Signal.like(keep), Signal(bits)
         next_count, next_first, count, first = Signal(COUNT_BITS), Signal(), Signal(COUNT_BITS), Signal()
         n, done, at = Signal.like(keep), Signal(COUNT_BITS), Signal(bits)
-        age = Signal(range(p.adder_latency + 3))
+        oldest = max(p.adder_latency + 2, p.max_keep + 2)
+        age = Signal(range(oldest + 1))
         word_end = lane == keep - 1
         load_end = loading & word_end & (row == 0)
         row_end, rows_end = busy & (n == keep - 1), done + 1 >= count
-        end = row_end & rows_end & (age >= p.adder_latency + 1)
-        # A tile whose command came late starts a multiple of N cycles after those before it: the feet add one output a
-        # cycle only if all outputs of a sequence are N apart.
+        active = Signal()  # rows of the product are left in this tile
+        end = busy & self._tile_end(row_end, rows_end, active, age)
         opening = Signal()
-        start = (loaded | load_end) & Mux(busy, end, opening | (n == keep - 1))
+        start = (loaded | load_end) & Mux(busy, end, opening | self._tile_place(n))
         m.d.comb += [
             self._loader_free.eq(start | ~(loading | loaded)),
             over.eq(end & final & ~loading & ~loaded),
@@ -261,7 +266,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += row.eq(row - 1)
         with m.If(load_end):
             m.d.sync += [loading.eq(0), loaded.eq(1)]
-        m.d.sync += age.eq(Mux(age == p.adder_latency + 2, age, age + 1))
+        m.d.sync += age.eq(Mux(age == oldest, age, age + 1))
         m.d.sync += n.eq(Mux(n == keep - 1, 0, n + 1))
         with m.If(take & self.idle):
             m.d.sync += opening.eq(1)
@@ -269,7 +274,6 @@ class Sequencer(wiring.Component):
             m.d.sync += opening.eq(0)
         with m.If(row_end):
             m.d.sync += done.eq(Mux(rows_end, done, done + 1))
-        active = Signal()  # rows of the product are left in this tile
         with m.If(row_end & rows_end):
             m.d.sync += active.eq(0)
         with m.If(end):
@@ -292,11 +296,24 @@ class Sequencer(wiring.Component):
         with m.If(self.ws):
             m.d.comb += [
                 op.need.eq(mac), op.take.eq(mac & (n == keep - 1)), op.weight.eq(at + n),
-                op.left.eq(p.zero_sum), op.right.eq(p.zero_sum),
                 op.lane.eq(mac), op.lane0.eq(n == 0), op.first.eq(first),
                 self.store.valid.eq(loading), self.store.row.eq(row), self.store.store_at.eq(base + lane),
             ]  # fmt: skip
+            if not p.window:
+                m.d.comb += [op.left.eq(p.zero_sum), op.right.eq(p.zero_sum)]
         return op.lane & op.lane0
+
+    def _tile_end(self, row_end: Value, rows_end: Value, active: Value, age: Value) -> Value:
+        """Whole rows, and the output buffer has the previous k-tile's sums."""
+        return row_end & rows_end & (age >= self.parameters.adder_latency + 1)
+
+    def _tile_place(self, n: Signal) -> Value:
+        """Whether a tile whose command came late may start in the next cycle.
+
+        It starts a multiple of N cycles after those before it: the feet add one output a cycle only if all outputs of a
+        sequence are N apart.
+        """
+        return n == self.keep - 1
 
     def _drain(self, m: Module, finished: Any, interleave: Signal) -> None:
         """The drain chains load R - 1 cycles after row 0 has its first sum, then every R cycles."""

@@ -14,13 +14,15 @@ from amaranth.lib.wiring import In, Out
 
 from ..models.accelerator import Accelerator
 from .arithmetic.fp16_multiplier import normalise_operand
-from .arithmetic.fp32_adder import SUM_BITS
+from .arithmetic.window_operand import window_operand
 from .array_parameters import ArrayParameters
 from .column_foot import ColumnFoot, FootSequencer, foot_layout
 from .emit import place
 from .row import Row, crossing
 from .sequencer import Sequencer, command_layout
-from .uspe import address_bits, weight_layout
+from .uspe import address_bits
+from .window_foot import WindowFoot, WindowFootSequencer, window_foot_layout
+from .window_sequencer import WindowSequencer
 
 
 def lanes(width: int, count: int) -> wiring.Signature:
@@ -51,11 +53,12 @@ class ColumnHead(wiring.Component):
     payload: Any
     word: Any
 
-    def __init__(self, *, max_group: int) -> None:
+    def __init__(self, *, parameters: ArrayParameters) -> None:
+        self.parameters = p = parameters
         super().__init__(
             {
                 "en": In(1), "need_i": In(1), "need_o": Out(1),
-                "payload": In(north_layout(max_group)), "word": Out(weight_layout(max_group)),
+                "payload": In(north_layout(p.max_group)), "word": Out(p.weight_layout),
             }
         )  # fmt: skip
 
@@ -64,10 +67,9 @@ class ColumnHead(wiring.Component):
         m = Module()
         with m.If(self.en):
             m.d.sync += self.need_o.eq(self.need_i)
-        m.d.comb += [
-            self.word.value.eq(normalise_operand(m, self.payload.value, "b")),
-            self.word.index.eq(self.payload.index),
-        ]
+        half = self.payload.value
+        operand = window_operand(half) if self.parameters.window else normalise_operand(m, half, "b")
+        m.d.comb += [self.word.value.eq(operand), self.word.index.eq(self.payload.index)]
         return m
 
 
@@ -81,10 +83,11 @@ class Stce(wiring.Component):
 
     From the first word in to the last word out it takes ``array_timing.os_cycles`` or ``ws_cycles`` of its tiles, if no
     stream lets it wait, and ``hop`` more. A stream that does stalls the whole array: nothing moves in that cycle, no
-    word is lost.
+    word is lost. With a window in its parameters read ``golden.window`` and ``window_timing``.
 
     OS, for every tile, group g and i < I: row r takes the group of M activations of output row i * R + r once (it stays
     for N cycles), column c takes N weight words, again for every i. Outputs leave for i = 0, 1, ..., bottom row first.
+    With a window column c also takes R partial sums in that order, unless the tile is ``first``.
 
     WS, for every tile: column c takes N weight words for each row of the array, bottom row first; then row r takes
     ``count`` groups; column c takes ``count`` partial sums, unless the tile is ``first``, and gives ``count`` sums.
@@ -103,10 +106,11 @@ class Stce(wiring.Component):
         Activations, binary16, place j of the group in bits [16 j, 16 j + 16).
     north : in, C lanes
         :func:`north_layout`.
-    partial : in, C lanes of 32
-        Binary32 sums of the k-tiles before. Needed two cycles after they left at the earliest.
-    south : out, C lanes of 32
-        Binary32 results.
+    partial : in, C lanes of ``parameters.sum_bits``
+        Sums of the k-tiles before: binary32, or sum words of a window (contract, section 11). Needed two cycles after
+        they left at the earliest.
+    south : out, C lanes of ``parameters.sum_bits``
+        Sums, binary32 or sum words. A window's finished ones go through :class:`.window_drain.WindowDrain`.
     idle : out, 1
         No sequence runs and every word has left.
     """
@@ -125,8 +129,8 @@ class Stce(wiring.Component):
                 "command": In(stream.Signature(command_layout(p))),
                 "west": In(lanes(16 * p.max_group, p.rows)),
                 "north": In(lanes(16 + address_bits(p.max_group), p.cols)),
-                "partial": In(lanes(32, p.cols)),
-                "south": Out(lanes(32, p.cols)),
+                "partial": In(lanes(p.sum_bits, p.cols)),
+                "south": Out(lanes(p.sum_bits, p.cols)),
                 "idle": Out(1),
             }
         )
@@ -141,8 +145,9 @@ class Stce(wiring.Component):
         m = Module()
         p = self.parameters
         en = Signal()
-        sequencer: Any = place(m, platform, "sequencer", Sequencer, parameters=p)
-        feet: Any = place(m, platform, "feet", FootSequencer, parameters=p)
+        sequencer_type, feet_type = (WindowSequencer, WindowFootSequencer) if p.window else (Sequencer, FootSequencer)
+        sequencer: Any = place(m, platform, "sequencer", sequencer_type, parameters=p)
+        feet: Any = place(m, platform, "feet", feet_type, parameters=p)
         m.d.comb += [
             sequencer.en.eq(en), sequencer.command.eq(self.command.payload),
             sequencer.command_valid.eq(self.command.valid), self.command.ready.eq(sequencer.command_take & en),
@@ -154,7 +159,8 @@ class Stce(wiring.Component):
         rows = self._rows(m, platform, en, sequencer, Cat(Value.cast(head.word) for head in heads))
         last = rows[-1]
         m.d.comb += [
-            feet.arrive.eq(last.arrive & sequencer.ws), feet.lane0.eq(last.lane0), feet.first.eq(last.first),
+            feet.arrive.eq(last.arrive & sequencer.ws), feet.lane0.eq(last.lane0),
+            feet.first.eq(Mux(sequencer.ws, last.first, sequencer.drain_first)),
         ]  # fmt: skip
         foot_need, foot_valid = self._feet(m, platform, en, feet, sequencer, last.c_o)
 
@@ -194,7 +200,7 @@ class Stce(wiring.Component):
         p = self.parameters
         heads: list[Any] = []
         for c in range(p.cols):
-            head: Any = place(m, platform, f"head{c}", ColumnHead, max_group=p.max_group)
+            head: Any = place(m, platform, f"head{c}", ColumnHead, parameters=p)
             word = self.north.payload.word_select(c, 16 + address_bits(p.max_group))
             need = heads[-1].need_o if c else sequencer.store.valid
             if c == p.cut:
@@ -211,14 +217,15 @@ class Stce(wiring.Component):
         for c in range(p.cols):
             if c == p.cut:
                 control = crossing(m, en, control, p.hop, "cross_foot")
-            foot: Any = place(m, platform, f"foot{c}", ColumnFoot, parameters=p)
+            foot: Any = place(m, platform, f"foot{c}", WindowFoot if p.window else ColumnFoot, parameters=p)
             m.d.comb += [
                 foot.en.eq(en), foot.ws.eq(sequencer.ws), Value.cast(foot.control_i).eq(Value.cast(control)),
-                foot.word.eq(bottom.word_select(c, SUM_BITS)),
-                foot.partial.eq(self.partial.payload.word_select(c, 32)),
+                foot.word.eq(bottom.word_select(c, p.element_bits)),
+                foot.partial.eq(self.partial.payload.word_select(c, p.sum_bits)),
             ]  # fmt: skip
             if c == p.cols - 1:
-                leaving = data.View(foot_layout(p), Value.cast(control))
+                layout = window_foot_layout() if p.window else foot_layout(p)
+                leaving = data.View(layout, Value.cast(control))
                 m.d.comb += sequencer.retired.eq(Mux(sequencer.ws, leaving.result, leaving.last))
             control = foot.control_o
             needs.append(foot.need)

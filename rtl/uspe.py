@@ -37,9 +37,9 @@ def address_bits(depth: int) -> int:
     return max(1, (depth - 1).bit_length())
 
 
-def weight_layout(max_group: int) -> data.StructLayout:
-    """A weight word: operand of :mod:`.arithmetic.fp16_multiplier` and its place in the group."""
-    return data.StructLayout({"value": OPERAND_BITS, "index": address_bits(max_group)})
+def weight_layout(max_group: int, operand_bits: int = OPERAND_BITS) -> data.StructLayout:
+    """A weight word: operand of :mod:`.arithmetic.fp16_multiplier` (or the window's) and its place in the group."""
+    return data.StructLayout({"value": operand_bits, "index": address_bits(max_group)})
 
 
 def control_layout(weight_depth: int, sum_depth: int, drain_depth: int) -> data.StructLayout:

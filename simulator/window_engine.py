@@ -14,9 +14,8 @@ import numpy as np
 from numba import njit
 
 from ..dataflow.array_timing import ArrayShape
-from ..dataflow.window_timing import TURNAROUND
 from ..models.golden import WindowSums
-from ..models.window import Window
+from ..models.window import TURNAROUND, Window
 
 # what a compiled kernel reports: index into engine._HAZARDS
 READ_EARLY, CHAIN_BUSY, FOOT_TWICE, LEFT_WINDOW = 1, 2, 3, 5

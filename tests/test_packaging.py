@@ -23,6 +23,7 @@ SHIPPED = (
     ".js",
     ".j2",
     ".tcl",
+    ".v",
 )  # kinds of file that belong to the package; a new kind is added here and to package-data
 
 

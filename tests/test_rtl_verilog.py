@@ -17,6 +17,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
+from nmsat import rtl
 from nmsat.models import Accelerator
 from nmsat.models.errors import NmsatError
 from nmsat.rtl.blocks import component_of
@@ -238,6 +239,22 @@ def test_every_block_is_accepted(name, tmp_path):
     assert lint(text, tmp_path, *LINT_WAIVERS) == ""
     assert "error" not in icarus(text, tmp_path)
     run_yosys(tmp_path, f"read_verilog design.v\nhierarchy -check -top {name}\nproc\ncheck -assert\n")
+
+
+@pytest.mark.parametrize("cells", [False, True], ids=["plain", "card"])
+@pytest.mark.parametrize("name", ["stce", "drain"])
+def test_every_block_with_a_window_is_accepted(name, cells, tmp_path):
+    """The same, and with the card's cells on our models of them."""
+    machine = SMALL.replace(accumulator="window")
+    text = verilog(component_of(name, machine), name, primitives=cells).text
+    waivers = [*LINT_WAIVERS]
+    if cells:
+        text += (Path(rtl.__file__).parent / "ultrascale.v").read_text()
+        waivers += ["-Wno-MULTITOP", "-Wno-UNUSEDPARAM", "-Wno-PINCONNECTEMPTY"]  # the models' spare ports and settings
+    assert lint(text, tmp_path, *waivers) == ""
+    assert "error" not in icarus(text, tmp_path)
+    if not cells:  # tests/test_rtl_window.py checks those against yosys' library of the family
+        run_yosys(tmp_path, f"read_verilog design.v\nhierarchy -check -top {name}\nproc\ncheck -assert\n")
 
 
 def test_yosys_sees_a_fault(row, tmp_path):

@@ -38,6 +38,10 @@ class Stages:
             chosen = {(place + 1) * (count + 1) // (registers + 1) - 1 for place in range(registers)}
             self._depth = {name: int(place in chosen) for place, name in enumerate(cuts)}
 
+    def depth(self, name: str) -> int:
+        """Registers at a cut."""
+        return self._depth[name]
+
     def cut(self, name: str, *values: ValueLike, clear: tuple[Value, Value] | None = None) -> list[Value]:
         """The values behind this cut: registered, or unchanged where it has no register.
 

