@@ -20,7 +20,7 @@ from nmsat.rtl.top import Top
 from nmsat.simulator import simulate
 from nmsat.simulator.machine.machine import MachineModel, image_address
 
-# The shipped 4x4 array with the maxima of the patterns used here: a third of the simulator's build time.
+# The shipped 4x4 array with the maxima of the patterns used here, so that its simulator builds sooner.
 SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8)
 MLP = Workload.load("digits-mlp")
 
