@@ -23,7 +23,7 @@ from .floorplan import CROSSING_REGISTERS, Floorplan, apply, default_floorplan
 from .hierarchy import Hierarchy, hierarchy_of
 from .resources import KINDS, usable, usable_by_slr
 
-_ARRAY = re.compile(r"(^|/)stce(/|$)")
+_ARRAY = re.compile(r"(^|/)(?:stce|array)(/|$)")
 # Clients of the memory port in the sum of blocks; the whole top has its own.
 _READERS, _WRITERS = ("fetch", "load", "update", "vector"), ("store", "update", "vector")
 

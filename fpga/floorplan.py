@@ -21,7 +21,7 @@ CROSSING_REGISTERS = 2
 
 
 class Rule(BaseModel, frozen=True):
-    """Cells by path below the top: ``*`` is any text without a slash, ``{column}`` a column's number.
+    """Cells by path below the top: ``*`` is any text without a slash, ``**/`` any cells around, ``{column}`` a number.
 
     Either all go to ``slr``, or the columns are cut into as many equal parts as ``columns`` has entries.
     """
@@ -51,7 +51,8 @@ class Rule(BaseModel, frozen=True):
 
     def matcher(self) -> re.Pattern[str]:
         """Regular expression of a whole path."""
-        text = re.escape(self.cells).replace(r"\{column\}", r"(?P<column>\d+)").replace(r"\*", r"[^/]*")
+        text = re.escape(self.cells).replace(r"\{column\}", r"(?P<column>\d+)")
+        text = text.replace(r"\*\*/", r"(?:.*/)?").replace(r"\*", r"[^/]*")
         return re.compile(text)
 
 

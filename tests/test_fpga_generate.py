@@ -242,7 +242,7 @@ def test_what_does_not_go_together_is_one_clear_line(design, accelerator, plan, 
     assert str(error.value) == message
 
 
-PLAN = {"format": "nmsat-floorplan/1", "name": "mine", "rest": 1, "rules": [{"cells": "*stce/row*", "slr": 0}]}
+PLAN = {"format": "nmsat-floorplan/1", "name": "mine", "rest": 1, "rules": [{"cells": "**/stce/row*", "slr": 0}]}
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ PLAN = {"format": "nmsat-floorplan/1", "name": "mine", "rest": 1, "rules": [{"ce
             r"rules\.0: cells: must name \{column\} once, exactly where columns is given, not 'a'",
         ),
         ({"rules": [{"cells": "a{b}", "slr": 0}]}, r"rules\.0: cells: must name .*"),
-        ({"rules": [{"cells": "*a*b*c*d*", "slr": 0}]}, r"rules\.0: cells: must have at most 4 stars, .*"),
+        ({"rules": [{"cells": "*a*b*c*d*e*", "slr": 0}]}, r"rules\.0: cells: must have at most 4 stars, .*"),
         ({"rules": [{"cells": "a b", "slr": 0}]}, r"rules\.0\.cells: must .*"),
     ],
 )
@@ -276,8 +276,8 @@ def test_bad_floorplan_files_are_one_clear_line(tmp_path, change, message):
     [
         ({"rest": 3}, "floorplan 'mine': slr: must be below 3, the board's regions, not 3"),
         (
-            {"rules": [{"cells": "*stce/pe*", "slr": 0}]},
-            r"floorplan 'mine': cells: must be a cell of the design, not '\*stce/pe\*'",
+            {"rules": [{"cells": "**/stce/pe*", "slr": 0}]},
+            r"floorplan 'mine': cells: must be a cell of the design, not '\*\*/stce/pe\*'",
         ),
     ],
 )
@@ -523,6 +523,17 @@ def test_lint_faults_are_seen(made, old, new):
     files["rtl/nmsat_kernel.v"] = files["rtl/nmsat_kernel.v"].replace(old, new)
     files["rtl/nmsat_top.v"] = made.files["rtl/nmsat_top.v"]
     assert check_lint(files, "nmsat_kernel") != []
+
+
+def test_the_whole_accelerator_is_generated_and_clean():
+    """The real top, cut between its columns: what it looks like from outside is what the scripts connect."""
+    found = generate(BOARD, CUT)
+    assert [bus.name for bus in found.kernel.buses] == ["s_axi_control", "m_axi"]
+    assert {cell.rpartition("/")[2] for cell in found.placement.regions()[2]} >= {"uspe2", "uspe3", "foot3", "head3"}
+    assert check_floorplan(found.files, hierarchy_of_verilog("nmsat_top", found.files["rtl/nmsat_top.v"]), 3) == []
+    assert check_block_design(found.files, BOARD, found.kernel, MAP) == []
+    assert check_package(found.files, BOARD, found.kernel, MAP) == []
+    assert check_lint(kernel_files(found.files), "nmsat_kernel") == []
 
 
 def test_the_floorplan_is_clean(design, made, two_masters):
