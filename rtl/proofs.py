@@ -21,6 +21,8 @@ delete w:$verilog_initial_trigger
 proc
 flatten
 chformal -lower
+memory_nordff
+memory_map
 opt -full
 dffunmap
 write_smt2 -wires proof.smt2
@@ -57,7 +59,19 @@ def holds(properties: Any, depth: int, *, induction: bool = False) -> bool:
 
 
 def _solve(folder: Path, depth: int, extra: list[str]) -> bool:
-    command = [sys.executable, "-c", _SMTBMC, "-s", "z3", "--presat", "-t", str(depth), *extra, "proof.smt2"]
+    command = [
+        sys.executable,
+        "-c",
+        _SMTBMC,
+        "-s",
+        "z3",
+        "--presat",
+        "--unroll",
+        "-t",
+        str(depth),
+        *extra,
+        "proof.smt2",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if found := re.search(r"Status: (PASSED|passed|FAILED|failed)", done.stdout):
         return found[1].lower() == "passed"

@@ -42,6 +42,7 @@ class RegisterFile(wiring.Component):
 
     def __init__(self, map: RegisterMap) -> None:
         self.map = map
+        self.slave = AxiLiteSlave(address_bits=map.address_bits)  # proofs look at it, and at `held`
         ports: dict[str, Any] = {"bus": In(AxiLite(map.address_bits)), "bad_access": Out(1)}
         for register in map.registers:
             for name, field in register.parts:
@@ -50,11 +51,17 @@ class RegisterFile(wiring.Component):
                     ports[f"{name}_set"] = Out(field.width)
                 elif field.access == "w1c":
                     ports[f"{name}_pending"] = Out(field.width)
+        self.held = {  # storage of the cor fields
+            name: Signal(field.width, name=f"{name}_held")
+            for register in map.registers
+            for name, field in register.parts
+            if field.access == "cor"
+        }
         super().__init__(ports)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.slave = slave = AxiLiteSlave(address_bits=self.map.address_bits)
+        m.submodules.slave = slave = self.slave
         wiring.connect(m, wiring.flipped(self.bus), slave.bus)
         enabled = Cat(slave.write_mask[bit // 8] for bit in range(32))
         mapped, writable = Signal(), Signal()  # of the word being read, of the word being written
@@ -103,7 +110,7 @@ class RegisterFile(wiring.Component):
             with m.If(write):
                 m.d.comb += getattr(self, f"{name}_set")[bits].eq(ones)
         elif field.access == "cor":
-            held = self._held[name]
+            held = self.held[name]
             m.d.sync += held[bits].eq(port[bits] | (held[bits] & ~read.replicate(len(held[bits]))))
         elif field.access == "w1c":
             held = getattr(self, f"{name}_pending")
@@ -120,16 +127,4 @@ class RegisterFile(wiring.Component):
     def _read_port(self, name: str, field: RegisterField) -> Value:
         if field.access == "w1c":
             return getattr(self, f"{name}_pending")
-        return self._held[name] if field.access == "cor" else getattr(self, name)
-
-    @property
-    def _held(self) -> dict[str, Signal]:
-        """Storage of the cor fields; made once."""
-        if not hasattr(self, "_storage"):
-            self._storage = {
-                name: Signal(field.width, name=f"{name}_held")
-                for register in self.map.registers
-                for name, field in register.parts
-                if field.access == "cor"
-            }
-        return self._storage
+        return self.held[name] if field.access == "cor" else getattr(self, name)
