@@ -136,6 +136,16 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
     ),
     ("anything on a card, or through Vivado", NOT_YET, ""),
     (
+        "DMA on AXI4: every byte, every error to its run; its model's cycles are the RTL's",
+        "yes",
+        "test_machine_memory.py::test_equals_the_rtl_in_every_cycle",
+    ),
+    (
+        "registers, run control, host driver: one map, one driver for simulation and card",
+        "yes",
+        "test_host_driver.py::test_the_driver_runs_a_program_with_a_host_step",
+    ),
+    (
         "whole accelerator in RTL: training steps of digits-mlp, bits and cycles",
         "yes",
         "test_cosim.py::test_a_training_step_equals_executor_and_model",

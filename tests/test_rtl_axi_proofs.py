@@ -466,7 +466,7 @@ def test_register_file_for_any_run():
 
 
 def test_bursts_fill_a_run_and_keep_4_kb():
-    assert holds(SplitterProperties(run_splitter), 6)  # three bursts
+    assert holds(SplitterProperties(run_splitter), 5)  # two bursts
 
 
 def test_read_bus():
@@ -480,6 +480,11 @@ def test_write_bus():
 @pytest.mark.parametrize("options", [{"writes": False}, {"reads": False}], ids=["reads", "writes"])
 def test_whole_dma(options):
     assert holds(MasterProperties(dma, **options), 8)
+
+
+@pytest.mark.slow
+def test_bursts_of_longer_runs():
+    assert holds(SplitterProperties(run_splitter), 6)
 
 
 @pytest.mark.slow
