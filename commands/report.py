@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,15 @@ def add(verbs: Any) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="the page; - is standard output")
     parser.add_argument("--figures", metavar="DIR", help="write every figure as SVG, PNG and CSV")
     parser.add_argument("--gallery", metavar="DIR", help="regenerate the committed gallery: study, figures, page")
+    parser.add_argument("--window", metavar="DIR", help="recompute the window accumulator's numerics study (minutes)")
     parser.add_argument("--study", metavar="DIR", help="regenerate the study alone: study.csv, study.md, its figures")
 
 
 def _report(args: argparse.Namespace) -> int:
+    if args.window:
+        if args.inputs or args.output or args.figures or args.study or args.gallery:
+            raise NmsatError.rule("", "--window", "given alone", "other arguments")
+        return _window(args)
     if args.study or args.gallery:
         if args.inputs or args.output or args.figures or (args.study and args.gallery):
             raise NmsatError.rule("", "--gallery" if args.gallery else "--study", "given alone", "other arguments")
@@ -99,6 +105,17 @@ def _revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return f", revision {found}"
+
+
+def _window(args: argparse.Namespace) -> int:
+    from ..reports.window_study import write_window_study
+
+    folder = _folder("--window", args.window)
+    assert folder is not None
+    text = write_window_study(folder, (lambda _: None) if args.quiet else lambda line: print(line, file=sys.stderr))
+    if not args.quiet:
+        print(text)
+    return 0
 
 
 def _study(args: argparse.Namespace) -> int:

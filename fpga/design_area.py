@@ -135,11 +135,13 @@ def _designs(accelerator: Accelerator) -> tuple[str, dict[str, Emitted]]:
         parts: dict[str, Any] = {
             name: component_of(name, accelerator) for name in ("stce", "sore", "transposer", "wuve", "epilogue")
         }
+        if accelerator.window:
+            parts["drain"] = component_of("drain", accelerator)
         bits = accelerator.axi_data_bits
         parts["control"] = Control(rows=accelerator.rows, cols=accelerator.cols, data_bits=bits)
         parts["dma"] = Dma(readers=_READERS, writers=_WRITERS, data_bits=bits, outstanding=accelerator.axi_outstanding)
-        return "sum of blocks", {name: Emission().emit(part, name) for name, part in parts.items()}
-    return "top", {"nmsat_top": Emission().emit(top, "nmsat_top")}
+        return "sum of blocks", {name: Emission(primitives=True).emit(part, name) for name, part in parts.items()}
+    return "top", {"nmsat_top": Emission(primitives=True).emit(top, "nmsat_top")}
 
 
 def _mapped(designs: dict[str, Emitted], accelerator: Accelerator, *, sized: bool) -> _Design:
@@ -232,7 +234,7 @@ def largest_fitting(board: Board, accelerator: Accelerator, *, step: int = 2) ->
 
 
 def _element_lut(accelerator: Accelerator) -> int:
-    areas, _ = modules_of(Emission().emit(component_of("uspe", accelerator), "uspe"))
+    areas, _ = modules_of(Emission(primitives=True).emit(component_of("uspe", accelerator), "uspe"))
     return sum(area.lut for area in areas.values())
 
 

@@ -108,6 +108,17 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
     ),
     ("a user's own cocotb testbench around a block", "yes", "test_examples.py::test_the_testbench_fails_on_a_fault"),
     (
+        "window accumulator: one DRAM whatever the mapping",
+        "yes",
+        "test_executor.py::test_window_steps_equal_the_trainer_whatever_the_mapping",
+    ),
+    (
+        "window accumulator in hardware: golden's bits, the engine's cycles",
+        "yes",
+        "test_rtl_window.py::test_random_cases",
+    ),
+    ("window accumulator in the top and under cosim", "no", ""),
+    (
         "proofs: handshakes, double banks, SORE's choice",
         "yes",
         "test_rtl_proofs.py::test_banks_never_deadlock_nor_lose_a_tile",

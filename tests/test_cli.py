@@ -73,7 +73,7 @@ def test_list(capsys):
     _, out, _ = run(capsys, "list", "--json", "-")
     data = json.loads(out)
     assert len(data["workloads"]) == 14
-    assert [item["name"] for item in data["accelerators"]] == ["sat", "sat_4x4", "sat_8x8"]
+    assert [item["name"] for item in data["accelerators"]] == ["sat", "sat_4x4", "sat_8x8", "sat_window"]
     assert "resnet50" in run(capsys, "list", "workloads")[1]
     assert run(capsys, "list", "-q")[1] == ""
 
@@ -84,7 +84,7 @@ def test_list(capsys):
         (["run", "nothere"], r"nmsat: workload 'nothere': must be one of bert_base, .*, or a \.yaml or .* or \.npz file"),
         (["run", "none.yaml"], r"nmsat: none\.yaml: must be an existing file; there is none of that name"),
         (["run", "{dir}/"], r"nmsat: .*: must be a file, not a folder"),
-        (["run", "resnet18", "-a", "nothere"], r"nmsat: accelerator 'nothere': must be one of sat, sat_4x4, sat_8x8, or a .yaml or .yml file"),
+        (["run", "resnet18", "-a", "nothere"], r"nmsat: accelerator 'nothere': must be one of sat, sat_4x4, sat_8x8, sat_window, or a .yaml or .yml file"),
         (["run", "resnet18", "--sparsity", "8:2"], r"nmsat: sparsity\.keep: must be 1 to 2, not 8; .*"),
         (["run", "resnet18", "--sparsity", "2"], r'nmsat: sparsity: must be a pattern such as "2:8" or "dense", not \'2\''),
         (["run", "resnet18", "--batch", "0"], r"nmsat run: argument --batch: must be a positive integer, not '0'; see nmsat run --help"),
