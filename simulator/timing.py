@@ -156,10 +156,23 @@ def _pairs(group: int) -> int:
 
 
 def _update(item: Descriptor) -> Demand:
-    """WUVE and SORE: reads g (on chip), w32, v32; writes w32, v32 and the copies."""
+    """WUVE and SORE: reads g (on chip), w32, v32 and what the decay's mask is found from; writes w32, v32, the copies.
+
+    The mask is the index plane of this step's forward copy or, without one, SORE's selection of the dense copy.
+    """
     weights = item["out_channels"] * item["taps"] * item["in_channels"]
+    read = 8 * weights
     write = 8 * weights + (2 * weights if item.flag(fmt.OUT_FP32) else 0)
     groups = compares = 0
+    if item["mask_keep"]:
+        mask = Sparsity(item["mask_keep"], item["mask_group"])
+        number = weights // mask.group
+        if item["ff_keep"]:
+            read += number * mask.index_bytes
+        else:
+            read += 2 * weights
+            groups += number
+            compares += number * _pairs(mask.group)
     for stage in ("ff", "bp"):
         keep, group = item[f"{stage}_keep"], item[f"{stage}_group"]
         if keep:
@@ -167,7 +180,7 @@ def _update(item: Descriptor) -> Demand:
             groups += number
             compares += number * _pairs(group)
             write += number * Sparsity(keep, group).group_bytes
-    return Demand("wuve", 0, weights, groups, 8 * weights, write, compares)
+    return Demand("wuve", 0, weights, groups, read, write, compares)
 
 
 def _share(chain: list[StepTime], accelerator: Accelerator, options: Options) -> None:

@@ -16,7 +16,7 @@ from nmsat.dataflow.program import Kind
 from nmsat.dataflow.schedule import best_mapping, candidates, cost, objective
 from nmsat.models import Accelerator, Layer, NmsatError, Sparsity, UnschedulableError, Workload
 from nmsat.simulator import simulate
-from nmsat.simulator.timing import mapping_of, time_program
+from nmsat.simulator.timing import demand, mapping_of, time_program
 
 SAT = Accelerator.load("sat")
 NONE = Options(tile_overlap=False, dram_overlap=False, forward_on_chip=False)
@@ -222,3 +222,24 @@ def test_custom_network_and_accelerator_in_a_few_lines():
     net = Workload(name="mine", layers=(Layer(name="fc", op="linear", ic=256, oc=256, input_gradient=True),))
     result = simulate(net, SAT.replace(rows=16, cols=64), sparsity=Sparsity(2, 8), batch=4096)
     assert 1.5 < result.totals["speedup_over_dense"] <= 2.05
+
+
+@pytest.mark.parametrize("method", ["dense", "sr-ste", "bdwp", "sdwp"])
+@pytest.mark.parametrize("pregenerate", [True, False])
+def test_an_update_reads_what_its_decay_mask_is_found_from(method, pregenerate):
+    """The forward copy's index plane (2:8: 2 indices of 3 bits, one byte a group); without a copy SORE selects w16 again."""
+    net, sat = Workload.load("digits-mlp"), Accelerator.load("sat_4x4")
+    options = Options(pregenerate=pregenerate)
+    program = compile_program(net, sat, method=method, sparsity="2:8", batch=16, options=options)
+    found = {}
+    for item in program.descriptors:
+        if item.kind is Kind.UPDATE:
+            weights = item["out_channels"] * item["taps"] * item["in_channels"]
+            asks = demand(item)
+            found[program.layers[item["layer"]]] = asks.read_bytes - 8 * weights, asks.groups
+    masked = method in ("sr-ste", "bdwp")
+    copies = ((1 if masked else 0) + (1 if method in ("bdwp", "sdwp") else 0)) if pregenerate else 0
+    groups = 64 * 64 // 8
+    expected = (groups if pregenerate else 2 * 64 * 64) if masked else 0
+    selected = copies * groups + (groups if masked and not pregenerate else 0)
+    assert found == {"fc1": (0, 0), "fc2": (expected, selected), "fc3": (expected, selected), "fc4": (0, 0)}
