@@ -41,7 +41,7 @@ def label(record: dict) -> str:
 
 
 def test_every_record_is_known():
-    assert {path.stem for path in FOLDER.glob("*.json")} == RUNS.keys() | {"allocation"}  # tests/test_allocate.py
+    assert {path.stem for path in FOLDER.glob("*.json")} == RUNS.keys() | {"allocation"}  # the gallery's figure
 
 
 @pytest.mark.parametrize("name", RUNS)
