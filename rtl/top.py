@@ -23,6 +23,7 @@ from .dma import Dma
 from .product.unit import ProductUnit
 from .registers import register_map
 from .update_unit import UpdateUnit
+from .vector_unit import VectorUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Slot:
 SLOTS: tuple[Slot, ...] = (
     Slot("product", (Kind.PRODUCT,), ProductUnit.from_accelerator, ("a", "b", "indices", "masks"), ("c", "bits")),
     Slot("update", (Kind.UPDATE, Kind.PRUNE), UpdateUnit.from_accelerator, ("read",), ("write",)),
+    Slot("vector", (Kind.VECTOR,), VectorUnit.from_accelerator, ("read",), ("write",)),
 )
 FETCH = "fetch"
 

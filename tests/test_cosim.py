@@ -11,6 +11,7 @@ from nmsat.__main__ import main
 from nmsat.commands.cosim_bench import run_programs
 from nmsat.commands.cosim_task import SLACK, Task, network_task
 from nmsat.dataflow import Options
+from nmsat.dataflow.program import Kind, Program, Stage, Tensor, descriptor, steps_number
 from nmsat.fpga.host.simulation import MEMORY_BASE
 from nmsat.models import Accelerator, Workload
 from nmsat.rtl.emit import Emission
@@ -78,6 +79,37 @@ def test_random_products_equal_executor_and_model(emitted, seed):
     cases = run(emitted, Task(program, SMALL, image, [{}]))
     assert [case for case in cases if case["failed"]] == []
     assert len(cases) == 14
+
+
+def vector_passes() -> Task:
+    """An addition with ReLU and a pool, forward and backward."""
+    shape, count = {"images": 2, "h": 4, "w": 4, "c": 9}, 2 * 16 * 9
+    at = {name: 4096 * place for place, name in enumerate(("x", "y", "z", "p", "dp", "dx", "ds"))}
+    tensors = tuple(Tensor(name, address, 2 * count, "float16", (count,)) for name, address in at.items())
+    added = {"steps": steps_number(["add", "relu"]), "source_address": at["x"], "second_address": at["y"], **shape}
+    pooled = {"steps": steps_number(["relu", "maxpool"]), "source_address": at["z"], **shape}
+    pooled |= {"window_y": 2, "window_x": 2, "stride": 2}
+    gradients = {"gradients": 2, "gradient_address": at["dx"], "gradient_1_address": at["z"]}
+    items = (
+        descriptor(Kind.VECTOR, stage=Stage.FF, target_address=at["z"], **added),
+        descriptor(Kind.VECTOR, stage=Stage.FF, target_address=at["p"], **pooled),
+        descriptor(
+            Kind.VECTOR, stage=Stage.BP, target_address=at["dx"], gradients=1, gradient_address=at["dp"], **pooled
+        ),
+        descriptor(Kind.VECTOR, stage=Stage.BP, target_address=at["ds"], **added, **gradients),
+    )
+    program = Program(items, ("layer",), tensors, {})
+    rng, image = np.random.default_rng(3), np.zeros(program.dram_bytes, np.uint8)
+    for tensor in tensors:
+        stored = rng.normal(size=count).astype(np.float16).tobytes()
+        image[tensor.address : tensor.address + tensor.bytes] = np.frombuffer(stored, np.uint8)
+    return Task(program, SMALL, image, [{}])
+
+
+def test_vector_passes_equal_executor_and_model(emitted):
+    cases = run(emitted, vector_passes())
+    assert [case for case in cases if case["failed"]] == []
+    assert [case["parameters"]["kind"] for case in cases[:-1]] == ["vector"] * 4 + ["end"]
 
 
 def test_the_closed_form_is_a_lower_bound_of_the_machine():

@@ -11,6 +11,7 @@ from .memory import DmaModel
 from .product import ProductModel
 from .product_plan import ProductSizes
 from .update import UpdateModel, UpdateSizes
+from .vector import VectorModel, VectorSizes
 
 FETCH = "fetch"
 READERS = (FETCH, "r0", "r1", "r2", "r3")
@@ -42,7 +43,10 @@ class MachineModel:
             ProductSizes.of(accelerator), read["r0"], read["r1"], read["r2"], read["r3"], write["w0"], write["w1"]
         )
         self.update = UpdateModel(UpdateSizes.of(accelerator), read["r0"], write["w0"])
-        self._units = {Kind.PRODUCT: self.product, Kind.UPDATE: self.update, Kind.PRUNE: self.update}
+        self.vector = VectorModel(VectorSizes.of(accelerator), read["r0"], write["w0"])
+        self._units = {
+            Kind.PRODUCT: self.product, Kind.UPDATE: self.update, Kind.PRUNE: self.update, Kind.VECTOR: self.vector
+        }  # fmt: skip
         self.cycle = 0
 
     def run(self, program: Program) -> list[int]:
@@ -93,6 +97,7 @@ class MachineModel:
     def _step(self) -> None:
         self.product.step()
         self.update.step()
+        self.vector.step()
         self.dma.step()
         self.cycle += 1
 
