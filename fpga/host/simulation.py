@@ -42,7 +42,7 @@ class SimulationBackend:
         **memory_options: Any,
     ) -> None:  # fmt: skip
         self.bench, self.clock_mhz = bench, clock_mhz
-        self.memory = (MEMORY_BASE, size)
+        self.memory: tuple[int, int] = (MEMORY_BASE, size)
         self.axi = AxiMemory(bench, "m_axi", timing, bytearray(size), base=MEMORY_BASE, **memory_options)
         self.bus = AxiLiteMaster(bench, "s_axi_control", register_pause, seed)
         self.line = Line("interrupt")
