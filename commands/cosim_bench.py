@@ -13,7 +13,7 @@ from ..fpga.host.simulation import SimulationBackend
 from ..models.accelerator import Accelerator
 from ..models.memory_timing import MemoryTiming
 from ..rtl.simulators.bench import Bench
-from ..rtl.testbench.memory import StallingTiming
+from ..rtl.testbench.memory import SlowedTiming
 from ..simulator.executor.image import Memory
 from ..simulator.executor.vector import run_vector
 
@@ -49,11 +49,8 @@ async def run_programs(
 
 
 async def _run(bench: Bench, accelerator: Accelerator, program: Program, run: dict[str, Any]) -> dict[str, Any]:
-    timing = (
-        StallingTiming(run["stall"], accelerator.memory_latency_cycles, run.get("seed", 0))
-        if run.get("stall")
-        else MemoryTiming.of(accelerator)
-    )
+    stall = run.get("stall", 0.0)
+    timing = SlowedTiming(accelerator, stall, run.get("seed", 0)) if stall else MemoryTiming.of(accelerator)
     size = program.dram_bytes + 256 * (len(program.descriptors) + 1) + SLACK_BYTES
     backend = SimulationBackend(bench, size, timing, accelerator.clock_mhz)
     driver = Driver(backend)

@@ -141,7 +141,7 @@ def test_waves(sim, tmp_path, capsys):
         ),
         (["epilogue", "--sim", "icarus", "--waves", "w", "-j", "2"], "--waves: must be used with -j 1, not 2"),
         (["epilogue", "--first", "-1"], "--first: must be 0 or more, not -1"),
-        (["tops"], "BLOCK: must be one of stce, uspe, sore, transposer, wuve, epilogue, not 'tops'"),
+        (["tops"], "BLOCK: must be one of stce, uspe, sore, transposer, wuve, epilogue, drain, not 'tops'"),
         (["-a", "nothing"], None),
     ],
 )
@@ -203,7 +203,7 @@ def test_bad_block_names(capsys):
     assert main(["verify", "top"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["verilog", "--block", "bottom", "-o", "x"]) == 2
-    assert "epilogue, product, top" in capsys.readouterr().err
+    assert "epilogue, drain, product, top" in capsys.readouterr().err
 
 
 def test_verilog_of_a_block(tmp_path):

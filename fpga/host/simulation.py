@@ -25,7 +25,7 @@ class SimulationBackend:
     bench : Bench
     size : int
         Bytes of memory.
-    timing : MemoryTiming or StallingTiming
+    timing : MemoryTiming, SlowedTiming or StallingTiming
         Of the memory.
     clock_mhz : int
         What a second is.

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from ...models.accelerator import Accelerator
 from ...models.memory_timing import MemoryTiming
 from ..axi import PAGE_BYTES, Response
 from ..simulators.bench import Bench
@@ -94,6 +95,41 @@ class StallingTiming:
         self.write_ready = self._goes()  # data may come before its address
 
 
+class SlowedTiming(MemoryTiming):
+    """A :class:`MemoryTiming` that is never sooner: DRAM pauses at random and bursts take up to twice the latency.
+
+    What a machine takes with it is bounded from below by what it takes with the memory it slows.
+
+    Parameters
+    ----------
+    accelerator : Accelerator
+        Whose memory is slowed.
+    stall : float
+        Probability, a cycle, that DRAM moves nothing.
+    seed : int
+    """
+
+    def __init__(self, accelerator: Accelerator, stall: float, seed: int) -> None:
+        self._stall, self._seed = stall, seed
+        a = accelerator
+        self._rated = a.dram_mb_s, a.memory_latency_cycles
+        super().__init__(a.axi_data_bits // 8, a.memory_latency_cycles, a.dram_mb_s, a.clock_mhz)
+
+    def reset(self) -> None:
+        """Forget every transfer and start the pauses over."""
+        self._random = random.Random(self._seed)
+        super().reset()
+
+    def step(
+        self, read_beats: int, write_beats: int, read_taken: bool, write_taken: bool, response_taken: bool
+    ) -> None:
+        """End a cycle, see :class:`MemoryTiming`."""
+        rate, latency = self._rated
+        self._income = 0 if self._random.random() < self._stall else rate
+        self._latency = latency + self._random.randint(0, latency)
+        super().step(read_beats, write_beats, read_taken, write_taken, response_taken)
+
+
 class AxiMemory:
     """Agent of a :class:`.bus.Loop`: the slave of an AXI4 port.
 
@@ -106,7 +142,7 @@ class AxiMemory:
     bench : Bench
     port : str
         Its signals are ``<port>__araddr`` and so on.
-    timing : MemoryTiming or StallingTiming
+    timing : MemoryTiming, SlowedTiming or StallingTiming
     image : bytearray
         The memory's content. Accesses outside are answered DECERR.
     base : int

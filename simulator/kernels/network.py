@@ -195,4 +195,5 @@ def _row(core: Core, time: LayerTime, batch: int) -> dict[str, Any]:
         "order": "",
         "chain": 0,
         "busy_cycles": cycles - stall,
+        "fill_cycles": 0,
     }
