@@ -58,8 +58,8 @@ def test_fresh_exports_are_read_as_the_committed_ones(name, fresh):
 
 
 def test_every_fixture_is_made_by_the_script(fresh):
-    assert {path.name for path in fresh.iterdir()} == {p.name for p in FIXTURES.iterdir() if p.suffix != ".py"} - {
-        "__pycache__"
+    assert {path.name for path in fresh.iterdir()} == {
+        p.name for p in FIXTURES.iterdir() if p.is_file() and p.suffix != ".py"
     }
 
 
