@@ -161,7 +161,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_cosim.py::test_a_training_step_equals_executor_and_model",
     ),
-    ("vector passes (pools, additions) in the whole accelerator", NOT_YET, ""),
+    (
+        "vector passes (pools, additions) in the whole accelerator",
+        "yes",
+        "test_cosim.py::test_vector_passes_equal_executor_and_model",
+    ),
 )
 
 
