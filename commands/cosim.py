@@ -10,7 +10,7 @@ from ..models.errors import NmsatError
 from .options import add_run_options, positive, step, verb
 from .output import check_outputs, write
 
-SIMULATORS = ("cxxrtl", "verilator", "icarus", "amaranth")
+SIMULATORS = ("verilated", "cxxrtl", "verilator", "icarus", "amaranth")
 
 
 def add(verbs: Any) -> None:
@@ -22,7 +22,7 @@ def add(verbs: Any) -> None:
         _cosim,
     )
     add_run_options(parser)
-    parser.add_argument("--sim", choices=SIMULATORS, default="cxxrtl", help="default: cxxrtl")
+    parser.add_argument("--sim", choices=SIMULATORS, default="verilated", help="default: verilated")
     parser.add_argument("--steps", type=positive, default=1, metavar="K", help="default: 1")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and memory pauses (default: 0)")
     parser.add_argument("--lr", type=float, default=0.05, metavar="X", help="learning rate (default: 0.05)")

@@ -49,7 +49,7 @@ class Task:
     image: np.ndarray
     inputs: list[dict[str, np.ndarray]]
 
-    def run(self, sim: str = "cxxrtl", stall: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
+    def run(self, sim: str = "verilated", stall: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
         """Run it on the RTL; a case a descriptor and step (cycles), and one a step (all tensors).
 
         Bits are compared after every step, cycles of every descriptor with the deterministic memory. With pauses the

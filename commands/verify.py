@@ -25,7 +25,10 @@ def add(verbs: Any) -> None:
         "-a", "--accelerator", default="sat_4x4", metavar="ACCEL", help="name or YAML file (default: sat_4x4)"
     )
     parser.add_argument(
-        "--sim", choices=("icarus", "verilator", "amaranth", "cxxrtl"), default="cxxrtl", help="default: cxxrtl"
+        "--sim",
+        choices=("icarus", "verilator", "amaranth", "cxxrtl", "verilated"),
+        default="cxxrtl",
+        help="default: cxxrtl",
     )
     parser.add_argument("--cases", type=positive, default=10, metavar="K", help="random cases a block (default: 10)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
@@ -35,7 +38,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--primitives", action="store_true", help="the text for the card on models of its cells; icarus or verilator"
     )
-    parser.add_argument("--waves", metavar="FILE", help="waveforms; one block, not with cxxrtl")
+    parser.add_argument("--waves", metavar="FILE", help="waveforms; one block, not with cxxrtl, verilated")
 
 
 def _verify(args: argparse.Namespace) -> int:

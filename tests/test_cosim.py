@@ -15,7 +15,7 @@ from nmsat.dataflow.program import Kind, Program, Stage, Tensor, descriptor, ste
 from nmsat.fpga.host.simulation import MEMORY_BASE
 from nmsat.models import Accelerator, Workload
 from nmsat.rtl.emit import Emission
-from nmsat.rtl.simulators.cxxrtl import run_cxxrtl
+from nmsat.rtl.simulators.verilated import run_verilated
 from nmsat.rtl.testbench.products import random_products
 from nmsat.rtl.top import Top
 from nmsat.simulator import simulate
@@ -39,7 +39,7 @@ def run(emitted, task: Task, stall: float = 0.0, seed: int = 0):
         "program": task.program.encode().hex(), "image": task.image.tobytes().hex(), "steps": steps, "stall": stall,
         "seed": seed, "limit_cycles": SLACK * sum(wanted[0]),
     }  # fmt: skip
-    found = run_cxxrtl(emitted, run_programs, {"accelerator": SMALL.model_dump(), "runs": [arguments]})[0]
+    found = run_verilated(emitted, run_programs, {"accelerator": SMALL.model_dump(), "runs": [arguments]})[0]
     return task.compare(found, wanted, exact=not stall)
 
 

@@ -1,4 +1,4 @@
-"""One test body, four simulators, the same answers."""
+"""One test body, five simulators, the same answers."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def test_open_loop(sim, tmp_path):
     """The build of the Verilator takes most of a minute here, so its one run has waves, too."""
     rng = random.Random(1)
     a, add = [rng.getrandbits(75) for _ in range(40)], [rng.getrandbits(1) for _ in range(40)]
-    waves = None if sim == "cxxrtl" else str(tmp_path / "waves")
+    waves = None if sim in ("cxxrtl", "verilated") else str(tmp_path / "waves")
     assert simulate(Mixer(), "mixer", {"a": a, "add": add}, sim, waves) == expected(a, add)
     assert waves is None or (tmp_path / "waves").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("sim", ["amaranth", "cxxrtl"])
+@pytest.mark.parametrize("sim", ["amaranth", "cxxrtl", "verilated"])
 def test_without_a_clock(sim):
     assert simulate(Wires(), "wires", {"a": [0, 1, 31]}, sim) == {"y": [31, 30, 0]}
 
@@ -94,7 +94,7 @@ async def resets_in_mid_operation(bench, start: int):
     return seen
 
 
-@pytest.mark.parametrize("sim", ["amaranth", "icarus", "cxxrtl"])
+@pytest.mark.parametrize("sim", ["amaranth", "icarus", "cxxrtl", "verilated"])
 def test_reset_in_mid_operation(sim):
     assert run_bench(Mixer(), "mixer", resets_in_mid_operation, {"start": 3}, sim) == [0, 3, 6, 9, 12, 0, 3, 6]
 
@@ -104,14 +104,16 @@ async def fails(bench):
     raise AssertionError("on purpose")
 
 
-@pytest.mark.parametrize("sim", ["amaranth", "icarus", "cxxrtl"])
+@pytest.mark.parametrize("sim", ["amaranth", "icarus", "cxxrtl", "verilated"])
 def test_a_failing_body_fails_the_run(sim):
     with pytest.raises((AssertionError, RuntimeError), match="on purpose"):
         run_bench(Mixer(), "mixer", fails, {}, sim)
 
 
 def test_unknown_simulator_and_waves_of_cxxrtl():
-    with pytest.raises(NmsatError, match=r"^sim: must be one of amaranth, icarus, verilator, cxxrtl, not 'x'$"):
+    with pytest.raises(
+        NmsatError, match=r"^sim: must be one of amaranth, icarus, verilator, cxxrtl, verilated, not 'x'$"
+    ):
         run_bench(None, "mixer", fails, {}, "x")
     mixer = Mixer()
     with pytest.raises(

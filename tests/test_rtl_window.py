@@ -211,7 +211,9 @@ def test_what_is_refused():
         NmsatError, match=r"^accelerator 'sat_4x4': accumulator: must be window for a drain, not 'fp32'$"
     ):
         component_of("drain", Accelerator.load("sat_4x4"))
-    with pytest.raises(NmsatError, match=r"^sim: must be icarus or verilator for the card's cells, not 'cxxrtl'$"):
+    with pytest.raises(
+        NmsatError, match=r"^sim: must be icarus, verilator or verilated for the card's cells, not 'cxxrtl'$"
+    ):
         run_bench(None, "uspe", products, {}, "cxxrtl", primitives=True)
     p = ArrayParameters(2, 2, 2, 8, 4, 1, window=Window())
     a, values, places = np.zeros((1, 8), np.float16), np.zeros((1, 1, 1), np.float16), np.zeros((1, 1, 1), np.uint8)

@@ -1,4 +1,4 @@
-"""Four ways to run a generated design, one interface.
+"""Five ways to run a generated design, one interface.
 
 =========  =======================  ============================================
 ``sim``    runs                     good for
@@ -6,7 +6,8 @@
 amaranth   the description          a first look, small designs
 icarus     its Verilog, by cocotb   a second opinion
 verilator  its Verilog, by cocotb   what users of the Verilog run
-cxxrtl     its RTLIL, as C++        many cases, large arrays
+cxxrtl     its RTLIL, as C++        many cases of a block, arrays
+verilated  its Verilog, as C++      the whole accelerator
 =========  =======================  ============================================
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from ...models.errors import NmsatError
 from .bench import Bench, Body
 
-SIMULATORS = ("amaranth", "icarus", "verilator", "cxxrtl")
+SIMULATORS = ("amaranth", "icarus", "verilator", "cxxrtl", "verilated")
 
 __all__ = ["SIMULATORS", "Bench", "Body", "run_bench", "simulate"]
 
@@ -45,21 +46,21 @@ def run_bench(
     sim : str
         One of ``SIMULATORS``.
     waves : str, optional
-        File for the waveforms; not with cxxrtl, which keeps no names.
+        File for the waveforms; not with cxxrtl and verilated, which keep no names.
     primitives : bool
-        Run the text for the card, on models of its cells; icarus and verilator.
+        Run the text for the card, on models of its cells; icarus, verilator and verilated.
 
     Raises
     ------
     NmsatError
-        An unknown simulator, waves of cxxrtl, or primitives where they cannot run.
+        An unknown simulator, waves where there are none, or primitives where they cannot run.
     MissingToolError
         The simulator is not installed.
     """
     if sim not in SIMULATORS:
         raise NmsatError.rule("", "sim", f"one of {', '.join(SIMULATORS)}", sim)
-    if primitives and sim not in ("icarus", "verilator"):
-        raise NmsatError.rule("", "sim", "icarus or verilator for the card's cells", sim)
+    if primitives and sim not in ("icarus", "verilator", "verilated"):
+        raise NmsatError.rule("", "sim", "icarus, verilator or verilated for the card's cells", sim)
     if sim == "amaranth":
         from .amaranth_sim import run_amaranth
 
@@ -67,12 +68,14 @@ def run_bench(
     from ..emit import Emission
 
     emitted = Emission(primitives=primitives).emit(component, name)
-    if sim == "cxxrtl":
+    if sim in ("cxxrtl", "verilated"):
         if waves is not None:
-            raise NmsatError.rule("", "waves", "left out with cxxrtl", waves, "use amaranth, icarus or verilator")
-        from .cxxrtl import run_cxxrtl
-
-        return run_cxxrtl(emitted, body, arguments)
+            raise NmsatError.rule("", "waves", f"left out with {sim}", waves, "use amaranth, icarus or verilator")
+        if sim == "cxxrtl":
+            from .cxxrtl import run_cxxrtl as run
+        else:
+            from .verilated import run_verilated as run
+        return run(emitted, body, arguments)
     from .cocotb_sim import run_cocotb
 
     return run_cocotb(emitted, body, arguments, "icarus" if sim == "icarus" else "verilator", waves)

