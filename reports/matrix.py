@@ -73,7 +73,16 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_explore.py::test_every_integer_equals_simulate",
     ),
     ("sweeps: Pareto front, resumed after a kill, clusters", "yes", "test_sweep.py::test_a_killed_sweep_goes_on"),
-    ("guided search near the true front; Parquet", "yes", "test_search.py::test_a_search_finds_the_front"),
+    (
+        "guided search near the true front, resumed after a kill; Parquet",
+        "yes",
+        "test_search.py::test_a_killed_search_goes_on",
+    ),
+    (
+        "sweeps over fields of layers and several fields together",
+        "yes",
+        "test_sweep_fields.py::test_every_point_equals_simulate",
+    ),
     ("energy as a range, every number with a source", "yes", "test_energy.py::test_events_are_counted_tile_by_tile"),
     ("area estimate within its stated error of yosys", "yes", "test_area.py::test_held_out_errors_are_as_stated"),
     (

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nmsat.__main__ import main
+from nmsat.models.errors import NmsatError
+from nmsat.simulator.explore import search
 from nmsat.simulator.explore.spec import SweepSpec
 
 GRID = """\
@@ -80,6 +87,84 @@ def test_equal_seeds_equal_bytes(swept, tmp_path):
     other.write_text(SEARCH.replace("seed: 1", "seed: 2"))
     assert main(["sweep", str(other), "-o", str(tmp_path / "other"), "-q"]) == 0
     assert (tmp_path / "other/results.csv").read_bytes() != (swept / "search/results.csv").read_bytes()
+
+
+def killed_search(folder: Path, spec: Path) -> Path:
+    """A folder whose search was killed with SIGKILL after its fourth batch; its log."""
+    code = (
+        "import sys, time\nfrom nmsat.simulator.explore import search\nwrite = search._Log.write\n"
+        "def slow(log, codes, figures):\n    write(log, codes, figures)\n"
+        "    time.sleep(60 if log.at >= 400 else 0)\n"
+        "search._Log.write = slow\nfrom nmsat.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, "sweep", str(spec), "-o", str(folder), "-q"])
+    log, deadline = folder / "chunks/search.log", time.monotonic() + 120
+    while not log.exists() or log.stat().st_size < 400 * 8 * 9:  # five axes, two objectives, two bounds
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    return log
+
+
+def test_a_killed_search_goes_on(swept, tmp_path, monkeypatch, capsys):
+    """What it had evaluated is not evaluated again, and it ends as the search that nobody killed."""
+    out, spec = tmp_path / "out", str(swept / "search.yaml")
+    log = killed_search(out, swept / "search.yaml")
+    with log.open("ab") as file:
+        file.write(b"a row begun")
+    assert main(["sweep", spec, "-o", str(out), "-q"]) == 2
+    assert "say --resume to go on" in capsys.readouterr().err
+    evaluated: list[int] = []
+    figures_of = search.figures_of
+
+    def counted(*arguments):
+        evaluated.append(arguments[-1])
+        return figures_of(*arguments)
+
+    monkeypatch.setattr(search, "figures_of", counted)
+    assert main(["sweep", spec, "-o", str(out), "-q", "--resume"]) == 0
+    assert sum(evaluated) == 3000 - 400
+    for name in ("results.csv", "pareto.csv", "summary.json", "manifest.json"):
+        assert (out / name).read_bytes() == (swept / "search" / name).read_bytes()
+    assert not (out / "chunks").exists()
+    assert main(["sweep", spec, "-o", str(out), "-q", "--resume"]) == 0  # finished: nothing to do
+
+
+def test_another_search_s_log_is_refused(tmp_path):
+    path = tmp_path / "search.log"
+    codes, figures = np.array([[0, 1], [2, 3], [4, 5]]), np.array([[0.5], [np.inf], [1e300]])
+    log = search._Log(path, 2, 1)
+    assert log.read(codes) is None
+    log.write(codes, figures)
+    again = search._Log(path, 2, 1)
+    assert np.array_equal(again.read(codes[:2]), figures[:2])
+    assert again.read(codes[[2, 0]]) is None  # there in part: evaluated again, the rest appended
+    again.write(codes[[2, 0]], figures[[2, 0]])
+    whole = search._Log(path, 2, 1)
+    assert np.array_equal(whole.read(codes[[0, 1, 2, 0]]), figures[[0, 1, 2, 0]])
+    with pytest.raises(NmsatError, match=r"search\.log: must be what this search evaluates first, .*another pymoo\?"):
+        search._Log(path, 2, 1).read(codes[::-1])
+
+
+def test_disk_full_in_a_search(swept, tmp_path, monkeypatch, capsys):
+    real = search._Log.write
+
+    def full(self, codes, figures):
+        if self.at > 300:
+            with self.path.open("ab") as file:
+                file.write(b"half a row")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, codes, figures)
+
+    monkeypatch.setattr(search._Log, "write", full)
+    out, spec = tmp_path / "out", str(swept / "search.yaml")
+    assert main(["sweep", spec, "-o", str(out), "-q"]) == 2
+    assert "must be writable; No space left on device; finished chunks are kept" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(["sweep", spec, "-o", str(out), "-q", "--resume"]) == 0
+    assert (out / "results.csv").read_bytes() == (swept / "search/results.csv").read_bytes()
 
 
 def test_parquet_holds_what_the_csv_holds(swept):

@@ -16,34 +16,26 @@ from ...models.area import FIELDS as AREA_FIELDS
 from ...models.area import area
 from ...models.energy_table import EVENTS
 from ...models.errors import NmsatError
-from ...models.workload import Workload
 from ..energy import table_of
 from .designs import FIELDS, Designs
 from .evaluate import energy_j, evaluate
+from .layer_fields import is_layer_field
 from .pareto import pareto_front
 from .rows import csv_rows
-from .skeleton import Skeleton, skeleton_of
 from .spec import (
     AREA_FIGURES,
+    BASE_FIELDS,
     BASELINE,
     ENERGY_FIGURES,
     FLOAT_FIGURES,
     INTEGER_FIGURES,
     LARGER_IS_BETTER,
-    STEP_FIELDS,
     SweepSpec,
 )
+from .step import DEFAULTS, STEP_FIELDS, skeleton_for
 
 CHUNK_POINTS = 50_000
 Codes = dict[str, NDArray[np.int64]]  # axis to the index of each point's value
-_DEFAULTS: dict[str, Any] = {
-    "method": "bdwp",
-    "sparsity": "2:8",
-    "batch": 512,
-    "mode": "train",
-    "pregenerate": True,
-    "forward_on_chip": True,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +155,23 @@ def figures_of(
     figures: dict[str, NDArray[Any]] = {name: np.zeros(count, np.int64) for name in (*INTEGER_FIGURES, *AREA_FIGURES)}
     figures |= {name: np.zeros(count) for name in (*FLOAT_FIGURES, BASELINE)}
     valid, refused = np.zeros(count, bool), Counter[str]()
-    splits = [name for name in (*STEP_FIELDS, "max_group") if name in values]
+    axis_of = spec.fields()
+    by_field = {field: values[axis] for field, axis in axis_of.items()}
+    splits = [field for field in axis_of if field not in (*FIELDS, *EVENTS) or field == "max_group"]
+    shared = DEFAULTS | {k: v for k, v in spec.set.items() if k in STEP_FIELDS or is_layer_field(k)}
+    if spec.workload:
+        shared["workload"] = spec.workload
     key = np.zeros(count, np.int64)
-    for name in splits:
-        key = key * len(values[name]) + codes[name]
+    for axis in values:
+        if any(axis_of[field] == axis for field in splits):
+            key = key * len(values[axis]) + codes[axis]
+    codes = {field: codes[axis] for field, axis in axis_of.items()}
     for group in np.unique(key).tolist():
         where = np.flatnonzero(key == group)
-        step = _DEFAULTS | {k: v for k, v in spec.set.items() if k in STEP_FIELDS}
-        if spec.workload:
-            step["workload"] = spec.workload
-        step["max_group"] = base.max_group
-        step |= {name: values[name][codes[name][where[0]]] for name in splits}
+        step = shared | {"max_group": base.max_group}
+        step |= {field: by_field[field][codes[field][where[0]]] for field in splits}
         try:
-            _add_group(spec, base, values, codes, where, step, figures, valid)
+            _add_group(spec, base, by_field, codes, where, step, figures, valid)
         except NmsatError as error:
             refused[" ".join(str(error).split())] += len(where)
     return figures, valid, refused
@@ -191,7 +187,10 @@ def _add_group(
     figures: dict[str, NDArray[Any]],
     valid: NDArray[np.bool_],
 ) -> None:
-    """Figures of the points ``where``, which share one training step."""
+    """Figures of the points ``where``, which share one training step; ``values`` and ``codes`` by field."""
+    fixed = {field: step.pop(field) for field in BASE_FIELDS if field in step}
+    if fixed:
+        base = base.replace(**fixed)
     changes = {name: np.array(values[name])[codes[name][where]] for name in FIELDS if name in values}
     changes |= {name: np.array([spec.set[name]]) for name in FIELDS if name in spec.set}
     keeps = np.broadcast_to(np.asarray(changes.get("max_keep", base.max_keep)), where.shape).astype(np.int64)
@@ -201,7 +200,7 @@ def _add_group(
         raise NmsatError.rule("", "max_keep", f"at most max_group = {step['max_group']}", int(keeps.min()))
     changes = {name: column[legal] if len(column) > 1 else column for name, column in changes.items()}
     designs = Designs.of(base, changes | {"max_group": step["max_group"]}, len(where))
-    skeleton = _skeleton(step)
+    skeleton = skeleton_for(step)
     found = evaluate(skeleton, designs)
     for name in INTEGER_FIGURES[:-1]:
         figures[name][where] = getattr(found, name)
@@ -220,21 +219,11 @@ def _add_group(
         for name, bound in ENERGY_FIGURES.items():
             figures[name][where] = energy_j(skeleton, found, designs, table, known, bound)
         if BASELINE in spec.wanted():
-            dense = evaluate(_skeleton(step | {"method": "dense"}), designs)
+            dense = evaluate(skeleton_for(step | {"method": "dense"}), designs)
             figures[BASELINE][where] = dense.cycles / found.cycles
     if not set(AREA_FIGURES).isdisjoint(spec.wanted()):
         for name, column in area({name: designs.column(name) for name in AREA_FIELDS}).items():
             figures[name][where] = column
-
-
-def _skeleton(step: dict[str, Any]) -> Skeleton:
-    arguments = dict(step)
-    return skeleton_of(_workload(arguments.pop("workload")), **arguments)
-
-
-@lru_cache(maxsize=64)
-def _workload(name: str) -> Workload:
-    return Workload.load(name)
 
 
 def grid_size(spec: SweepSpec) -> int:

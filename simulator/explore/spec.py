@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,13 +15,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from ...models.accelerator import Accelerator
 from ...models.area import RESOURCES
 from ...models.energy_table import EVENTS, Bound
-from ...models.errors import NmsatError
+from ...models.errors import InputFileError, NmsatError
 from ...models.yaml_io import read_yaml, validate
+from ..energy import table_of
 from .designs import CHOICES, FIELDS, Designs
+from .layer_fields import LAYER_NUMBERS, check_layer_field, check_layer_value, is_layer_field, places
+from .step import STEP_FIELDS, check_step_value, workload_of
 
 FORMAT = "nmsat-sweep/1"
-STEP_FIELDS = ("workload", "method", "sparsity", "batch", "mode", "pregenerate", "forward_on_chip")
-AXIS_FIELDS = (*STEP_FIELDS, *FIELDS, *EVENTS)  # slowest first, the order in which points are numbered
+BASE_FIELDS = tuple(
+    name for name in Accelerator.model_fields if name not in (*FIELDS, "format", "name", "description")
+)  # cycles do not depend on them: the energy table, and what only the memory port of the RTL knows
+AXIS_FIELDS = (*STEP_FIELDS, *BASE_FIELDS, *FIELDS, *EVENTS)  # slowest first, the order in which points are numbered
 INTEGER_FIGURES = (
     "cycles", "compute_cycles", "stall_cycles", "vector_exposed_cycles", "dram_read_bytes", "dram_write_bytes",
     "dram_footprint_bytes",
@@ -33,6 +39,9 @@ FIGURES = (*INTEGER_FIGURES, *AREA_FIGURES, *FLOAT_FIGURES, BASELINE)
 LARGER_IS_BETTER = frozenset({"utilization", "gflops_dense_equivalent", BASELINE})
 MAX_POINTS = 100_000_000
 MAX_VALUES = 1_000_000  # of one axis
+MAX_VALUE = 1e15  # binary64 holds every integer up to here
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 Value = bool | int | float | str
 
@@ -40,10 +49,10 @@ Value = bool | int | float | str
 class Range(BaseModel, frozen=True):
     """Evenly spaced values: ``{from: 1000, to: 2000, count: 11}``, ``{..., step: 100}`` or ``{..., scale: log}``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    start: float = Field(alias="from")
-    to: float
+    start: float = Field(alias="from", ge=-MAX_VALUE, le=MAX_VALUE)
+    to: float = Field(le=MAX_VALUE)
     count: int | None = Field(default=None, ge=1, le=MAX_VALUES)
     step: float | None = Field(default=None, gt=0)
     scale: Literal["linear", "log"] = "linear"
@@ -61,10 +70,10 @@ class Range(BaseModel, frozen=True):
     def values(self, *, whole: bool) -> list[int] | list[float]:
         """The values; rounded and without repeats where the field is an integer."""
         if self.step is not None:
-            number = math.floor((self.to - self.start) / self.step + 1e-9) + 1
-            if number > MAX_VALUES:
-                raise NmsatError.rule("", "step", f"at most {MAX_VALUES:,} values", f"{number:,}")
-            found = self.start + self.step * np.arange(number)
+            steps = (self.to - self.start) / self.step + 1e-9
+            if not steps < MAX_VALUES:
+                raise NmsatError.rule("", "step", f"at most {MAX_VALUES:,} values", f"{steps + 1:,.0f}")
+            found = self.start + self.step * np.arange(math.floor(steps) + 1)
         elif self.scale == "log":
             found = np.geomspace(self.start, self.to, self.count or 1)
         else:
@@ -75,7 +84,7 @@ class Range(BaseModel, frozen=True):
 class Constraint(BaseModel, frozen=True):
     """A figure's bounds: ``{figure: energy_j, max: 40}``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     figure: Literal[FIGURES]  # type: ignore[valid-type]
     min: float | None = None
@@ -111,9 +120,39 @@ class Search(BaseModel, frozen=True):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
-def _check_energy(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
-        raise NmsatError.rule("", name, "a number from 0 to 1e6", value)
+def _check_values(base: Accelerator, field: str, values: list[Any]) -> None:
+    """Refuse values that a field cannot have in any design."""
+    if field in ("max_keep", "max_group"):
+        return  # what one may be depends on the other
+    if field in FIELDS:
+        Designs.of(base, {field: np.array(values)})
+        return
+    for value in values:
+        if is_layer_field(field):
+            check_layer_value(field, value)
+        elif field in STEP_FIELDS:
+            check_step_value(field, value)
+        elif field in BASE_FIELDS:
+            table_of(base.replace(**{field: value}))
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
+            raise NmsatError.rule("", field, "a number from 0 to 1e6", value)
+
+
+def _takes_range(field: str) -> bool:
+    if is_layer_field(field):
+        return field.rpartition(".")[2] in LAYER_NUMBERS
+    return field == "batch" or (field not in (*STEP_FIELDS, *CHOICES, "energy_table"))
+
+
+def _place(field: str) -> float:
+    return 0.5 if is_layer_field(field) else AXIS_FIELDS.index(field)
+
+
+def _check_name(key: str, field: str) -> None:
+    try:
+        check_layer_field(field)
+    except NmsatError as error:
+        raise ValueError(f"{key}: {str(error).removeprefix(f'{field}: ')}") from None
 
 
 def _tuple(value: Any) -> Any:
@@ -140,6 +179,9 @@ class SweepSpec(BaseModel, frozen=True):
     accelerator: str = Field(default="sat", description="shipped name or file: what every design starts from")
     set: dict[str, Value] = Field(default_factory=dict, description="fields that all designs share")
     axes: dict[str, Axis] = Field(min_length=1)
+    together: dict[str, Annotated[tuple[str, ...], BeforeValidator(_tuple)]] = Field(
+        default_factory=dict, description="axes that set several fields: a name to the fields"
+    )
     sample: Sample | None = Field(default=None, description="random points instead of the whole grid")
     search: Search | None = Field(default=None, description="a guided search instead of the whole grid")
     also: Annotated[tuple[Literal[FIGURES], ...], BeforeValidator(_tuple)] = Field(  # type: ignore[valid-type]
@@ -152,13 +194,8 @@ class SweepSpec(BaseModel, frozen=True):
 
     @model_validator(mode="after")
     def _check(self) -> SweepSpec:
-        for place, names in (("axes", self.axes), ("set", self.set)):
-            for name in names:
-                if name not in AXIS_FIELDS:
-                    raise ValueError(f"{place}.{name}: must be one of {', '.join(AXIS_FIELDS)}")
-        if both := set(self.axes) & set(self.set):
-            raise ValueError(f"set.{min(both)}: must not be an axis too")
-        if ("workload" in self.axes) + ("workload" in self.set) + bool(self.workload) != 1:
+        self._check_names()
+        if ("workload" in self.fields()) + ("workload" in self.set) + bool(self.workload) != 1:
             raise ValueError("workload: must be given once: as workload, or as an axis")
         if self.sample and self.search:
             raise ValueError("search: must not be given together with sample")
@@ -167,7 +204,7 @@ class SweepSpec(BaseModel, frozen=True):
                 raise ValueError(f"axes.{name}: must have at least one value")
             if isinstance(axis, tuple) and len(set(map(repr, axis))) != len(axis):
                 raise ValueError(f"axes.{name}: must not repeat a value")
-            if isinstance(axis, Range) and name in (*STEP_FIELDS, *CHOICES) and name != "batch":
+            if isinstance(axis, Range) and not all(map(_takes_range, self.together.get(name, (name,)))):
                 raise ValueError(f"axes.{name}: must be a list, not a range")
         seen: dict[str, list[Constraint]] = {}
         for item in self.constraints:
@@ -179,27 +216,61 @@ class SweepSpec(BaseModel, frozen=True):
                 raise ValueError(f"constraints: {figure} must not have to be both >= {low:g} and <= {high:g}")
         return self
 
+    def _check_names(self) -> None:
+        """Every axis is a field or a name of ``together``, and no field is given twice."""
+        for name, fields in self.together.items():
+            if name not in self.axes:
+                raise ValueError(f"together.{name}: must be the name of an axis")
+            if not _NAME.fullmatch(name) or name in (*AXIS_FIELDS, *FIGURES, "point"):
+                raise ValueError(f"together.{name}: must be a word of its own, not a field's or figure's name")
+            if len(fields) < 2:
+                raise ValueError(f"together.{name}: must be two or more fields")
+        seen: dict[str, str] = {}
+        given = [(f"axes.{name}", self.together.get(name, (name,))) for name in self.axes]
+        for place, fields in [*given, *((f"set.{name}", (name,)) for name in self.set)]:
+            for field in fields:
+                key = place if place.endswith(f".{field}") else f"{place.replace('axes', 'together')}: {field}"
+                if is_layer_field(field):
+                    _check_name(key, field)
+                elif field not in AXIS_FIELDS:
+                    raise ValueError(f"{key}: must be one of {', '.join(AXIS_FIELDS)}, or layers.NAME.FIELD")
+                if field in seen and place.startswith("set."):
+                    raise ValueError(f"{key}: must not be an axis too")
+                if field in seen:
+                    raise ValueError(f"{key}: must not be given twice, {seen[field]} gives it too")
+                seen[field] = place
+
     @classmethod
     def load(cls, path: str | Path) -> SweepSpec:
         """Read a sweep file; anything wrong with it is one NmsatError naming the key."""
         spec = validate(cls, read_yaml(Path(path)), str(path))
-        spec.points()
-        spec.base()
+        try:
+            spec.points()
+            spec.base()
+        except NmsatError as error:
+            raise InputFileError(f"{path}: {error}") from None
         return spec
 
     def wanted(self) -> list[str]:
         """Figures that the file names: objectives, constraints, and what it wants besides."""
         return list(dict.fromkeys([*self.objectives, *(item.figure for item in self.constraints), *self.also]))
 
+    def fields(self) -> dict[str, str]:
+        """Every field that varies, to the axis that sets it."""
+        return {field: name for name in self.axes for field in self.together.get(name, (name,))}
+
     def values(self) -> dict[str, list[Any]]:
-        """Axis to its values, in the order of AXIS_FIELDS."""
+        """Axis to its values, slowest first: networks, layers' fields, the rest in the order of AXIS_FIELDS."""
+
+        def place(name: str) -> float:
+            return min(_place(field) for field in self.together.get(name, (name,)))
+
         found: dict[str, list[Any]] = {}
-        for name in AXIS_FIELDS:
-            axis = self.axes.get(name)
-            if isinstance(axis, Range):
-                found[name] = axis.values(whole=name not in EVENTS)
-            elif axis is not None:
-                found[name] = list(axis)
+        for name in sorted(self.axes, key=place):
+            axis = self.axes[name]
+            fields = self.together.get(name, (name,))
+            whole = not set(fields) <= set(EVENTS)
+            found[name] = axis.values(whole=whole) if isinstance(axis, Range) else list(axis)
         return found
 
     def points(self) -> int:
@@ -228,18 +299,30 @@ class SweepSpec(BaseModel, frozen=True):
         shared = {key: value for key, value in self.set.items() if key in Accelerator.model_fields}
         base = base.replace(**shared)
         values = self.values()
-        for name in (*FIELDS, *EVENTS):
-            given = [*values.get(name, []), *([self.set[name]] if name in self.set else [])]
-            if name in EVENTS:
-                for value in given:
-                    _check_energy(name, value)
-            elif given and name not in ("max_keep", "max_group"):
-                Designs.of(base, {name: np.array(given)})
-        keep, group = min(values.get("max_keep", [base.max_keep])), max(values.get("max_group", [base.max_group]))
+        given = {field: values[axis] for field, axis in self.fields().items()}
+        given |= {field: [value] for field, value in self.set.items()}
+        if self.workload:
+            given["workload"] = [self.workload]
+        for field, items in given.items():
+            _check_values(base, field, items)
+        self._check_layers(given)
+        keep, group = min(given.get("max_keep", [base.max_keep])), max(given.get("max_group", [base.max_group]))
         if keep > group:
             hint = "lower max_keep with set: {max_keep: ...}"
             raise NmsatError.rule("", "axes.max_group", f"at least max_keep = {keep}", group, hint)
         return base
+
+    def _check_layers(self, given: dict[str, list[Any]]) -> None:
+        """Every layer's field means a layer of every network, and no two mean the same field."""
+        keys = [field for field in given if is_layer_field(field)]
+        for name in given["workload"] if keys else []:
+            workload, seen = workload_of(name), dict[tuple[int, str], str]()
+            for key in keys:
+                for index in sorted(places(workload, key)):
+                    other = seen.setdefault((index, key.rpartition(".")[2]), key)
+                    if other != key:
+                        rule = f"fields that {other} does not set"
+                        raise NmsatError.rule("", key, rule, workload.layers[index].name)
 
     def to_json(self) -> str:
         """The spec as JSON text: what travels to workers, and what :meth:`from_json` reads."""

@@ -2,7 +2,8 @@
 
 Folder: ``manifest.json`` (what is swept, with provenance), ``chunks/NNNNNN.csv`` and ``.json`` (a finished chunk each,
 gone once merged), ``results.csv``, ``pareto.csv`` and ``summary.json``. Every file is written under a temporary
-name and renamed; a chunk counts once its ``.json`` is there, which is written last.
+name and renamed; a chunk counts once its ``.json`` is there, which is written last. A search appends what it evaluated
+to ``chunks/search.log``.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def run_sweep(
         missing = (number for number in range(chunks_of(spec)) if number not in done)
     try:
         if spec.search and not done:
-            _store(folder, run_search(data, report))
+            _store(folder, run_search(data, folder / "chunks" / "search.log", report))
         for result in _in_order_of_arrival(executor, data, missing, in_flight):
             _store(folder, result)
             done.add(result.number)
