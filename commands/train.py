@@ -62,8 +62,6 @@ def _train(args: argparse.Namespace) -> int:
     settings = task.settings({name: getattr(args, name) for name in ("epochs", "steps", "batch", "lr", "decay")})
     products = None
     if args.accumulator == "window":
-        if not task.any_products:
-            raise NmsatError.rule("", "--accumulator", f"fp32 for {task.name}", args.accumulator)
         products = WindowProducts(Window(args.window_lsb, args.window_lsb + 17 + MAX_TERMS_LOG2))
     records = []
     for method in methods:

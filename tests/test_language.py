@@ -12,8 +12,16 @@ from nmsat.models import Layer, Sparsity, Workload
 from nmsat.models.errors import MissingToolError, NmsatError
 from nmsat.models.golden import narrow, widen
 from nmsat.models.pruning import make_recipe
-from nmsat.models.training import BlasProducts, GoldenProducts, ProductOrder, cross_entropy_gradient, stage_operands
+from nmsat.models.training import (
+    BlasProducts,
+    GoldenProducts,
+    ProductOrder,
+    WindowProducts,
+    cross_entropy_gradient,
+    stage_operands,
+)
 from nmsat.models.training.adam import AdamRule, AdamState, adam_update
+from nmsat.models.training.attention import attention, attention_gradient
 from nmsat.models.training.corpus import Corpus, source_files, standard_library, windows
 from nmsat.models.training.kernels import fast_narrow, fast_widen
 from nmsat.models.training.language import LanguageSettings, language_step, train_language
@@ -163,6 +171,44 @@ def test_golden_order_changes_roundings_only(method, rows):
     assert loss == pytest.approx(other, abs=2**-9)  # logits of about 1 are rounded to 2^-11
     for name, w in fast.w32.items():  # Adam's first step is lr * sign(g): a gradient near 0 may differ
         assert np.mean(np.abs(w - exact.w32[name]) > 1e-4) < 0.05, name
+
+
+class Noted:
+    """Window products that note what they were asked."""
+
+    def __init__(self) -> None:
+        self.inner, self.asked = WindowProducts(), []
+
+    def multiply(self, layer, stage, part, a, b, pattern, swapped):
+        self.asked.append((layer, stage, part))
+        return self.inner.multiply(layer, stage, part, a, b, pattern, swapped)
+
+
+def test_a_window_does_every_product_of_a_step():
+    """Attention's too, head by head; the loss agrees with BLAS's to a rounding of the logits."""
+    net, state, _, _, x, y = prepared(blocks=1)
+    recipe = make_recipe("bdwp", Sparsity(2, 8), net.workload)
+    noted = Noted()
+    _, loss, _ = language_step(net, state, recipe, x, y, AdamRule(1e-3))
+    _, other, _ = language_step(net, state, recipe, x, y, AdamRule(1e-3), products=noted)
+    assert loss == pytest.approx(other, abs=2**-9)
+    weighted = {(layer.name, stage, 0) for layer in net.layers for stage in ("ff", "bp", "wu")}
+    heads = {("block0.attention", "ff", part) for part in range(2)} | {("block0.attention", "bp", i) for i in range(4)}
+    assert set(noted.asked) == weighted | heads
+    assert all(noted.asked.count(place) == len(x) * net.heads for place in heads)
+
+
+def test_attention_by_any_products_is_the_same_where_sums_are_exact():
+    """Small integers: every order of additions gives the same bits, forward and backward."""
+    rng = np.random.default_rng(5)
+    qkv, dy = (rng.integers(-2, 3, (2, 5, width)).astype(np.float16) for width in (3 * 8, 8))
+    for products in (GoldenProducts(default=ProductOrder(lanes=2, rows=4)), GoldenProducts()):
+        y, trace = attention(qkv, 2)
+        z, other = attention(qkv, 2, "a", products)
+        np.testing.assert_array_equal(trace.chances, other.chances)
+        assert np.allclose(y, z, rtol=2**-10, atol=2**-12)  # chances are no integers
+        dx, dz = attention_gradient(dy, trace), attention_gradient(dy, other, "a", products)
+        assert np.allclose(dx, dz, rtol=2**-8, atol=2**-8)
 
 
 def test_an_overflow_skips_the_step_and_halves_the_scale():

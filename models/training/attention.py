@@ -1,7 +1,7 @@
 """Causal self-attention and RMS normalisation between the products, forward and backward.
 
-The products read binary16 and add in binary32 (BLAS's order: both operands change every step, so no mask and no
-mapping is at stake); what the vector lanes do is computed in binary32 and rounded to binary16 once.
+The products read binary16 and go through the trainer's :class:`.products.Products` head by head, or through BLAS all
+heads at once; what the vector lanes do is computed in binary32 and rounded to binary16 once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..golden.floats import F16, F32
+from ..sparsity import DENSE
 from .kernels import fast_narrow, fast_widen
+from .products import BlasProducts, Products
 
 EPSILON = np.float32(1e-5)
 
@@ -35,13 +37,19 @@ class AttentionTrace:
     chances: F32
 
 
-def attention(qkv: F16, heads: int) -> tuple[F16, AttentionTrace]:
+def attention(
+    qkv: F16, heads: int, name: str = "attention", products: Products | None = None
+) -> tuple[F16, AttentionTrace]:
     """Every token attends to itself and those before it.
 
     Parameters
     ----------
     qkv : float16 array (batch, tokens, 3 * width)
         Queries, keys, values; inside each, heads are outermost.
+    name : str
+        The layer's, under which ``products`` knows QK^T (ff, part 0) and AV (ff, part 1) of every head.
+    products : Products, optional
+        BLAS by default.
 
     Returns
     -------
@@ -51,24 +59,30 @@ def attention(qkv: F16, heads: int) -> tuple[F16, AttentionTrace]:
     split = qkv.reshape(batch, tokens, 3, heads, wide // 3 // heads).transpose(2, 0, 3, 1, 4)
     q, k, v = fast_widen(split)
     with np.errstate(over="ignore", invalid="ignore"):
-        scores = _rounded(q @ k.swapaxes(-1, -2)) * _scale(q)
+        scores = _rounded(_product(q, k.swapaxes(-1, -2), (name, "ff", 0), products)) * _scale(q)
         scores[..., _future(tokens)] = -np.inf
         powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
         chances = _rounded(powers / powers.sum(axis=-1, keepdims=True))
-        out = fast_narrow(chances @ v)
+        out = fast_narrow(_product(chances, v, (name, "ff", 1), products))
     return out.transpose(0, 2, 1, 3).reshape(batch, tokens, wide // 3), AttentionTrace(q, k, v, chances)
 
 
-def attention_gradient(dy: F16, trace: AttentionTrace) -> F16:
-    """Gradient of ``qkv``, float16 (batch, tokens, 3 * width), from that of attention's output."""
+def attention_gradient(
+    dy: F16, trace: AttentionTrace, name: str = "attention", products: Products | None = None
+) -> F16:
+    """Gradient of ``qkv``, float16 (batch, tokens, 3 * width), from that of attention's output.
+
+    To ``products`` its four products are stage bp, parts 0 to 3: dV, the scores' gradient, dQ, dK.
+    """
     batch, heads, tokens, dim = trace.q.shape
     grad = fast_widen(dy.reshape(batch, tokens, heads, dim).transpose(0, 2, 1, 3))
     with np.errstate(over="ignore", invalid="ignore"):
-        dv = trace.chances.swapaxes(-1, -2) @ grad
-        dchances = _rounded(grad @ trace.v.swapaxes(-1, -2))
+        dv = _product(trace.chances.swapaxes(-1, -2), grad, (name, "bp", 0), products)
+        dchances = _rounded(_product(grad, trace.v.swapaxes(-1, -2), (name, "bp", 1), products))
         inner = (dchances * trace.chances).sum(axis=-1, keepdims=True)
         dscores = _rounded(trace.chances * (dchances - inner) * _scale(trace.q))
-        dq, dk = dscores @ trace.k, dscores.swapaxes(-1, -2) @ trace.q
+        dq = _product(dscores, trace.k, (name, "bp", 2), products)
+        dk = _product(dscores.swapaxes(-1, -2), trace.q, (name, "bp", 3), products)
         found = fast_narrow(np.stack([dq, dk, dv]))
     return found.transpose(1, 3, 0, 2, 4).reshape(batch, tokens, 3 * heads * dim)
 
@@ -86,6 +100,18 @@ def rms_norm_gradient(dy: F16, y: F16, factor: F32) -> F32:
     grad, wide = fast_widen(dy), fast_widen(y)
     with np.errstate(over="ignore", invalid="ignore"):
         return factor * (grad - wide * (grad * wide).mean(axis=-1, keepdims=True))
+
+
+def _product(a: F32, b: F32, place: tuple[str, str, int], products: Products | None) -> F32:
+    """A B of every head of every window: (batch, heads, m, k) and (batch, heads, k, n), values of binary16."""
+    if products is None or isinstance(products, BlasProducts):
+        return a @ b
+    batch, heads, m, _ = a.shape
+    found = np.empty((batch, heads, m, b.shape[-1]), np.float32)
+    left, right = fast_narrow(a), fast_narrow(b)
+    for i, j in np.ndindex(batch, heads):
+        found[i, j] = products.multiply(*place, left[i, j][:, None, :], right[i, j][None], DENSE, False)
+    return found
 
 
 def _rounded(values: NDArray[np.float32]) -> F32:

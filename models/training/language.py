@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import cos, isfinite, pi
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from .adam import AdamRule, AdamState, adam_update
 from .corpus import Corpus, standard_library, windows
 from .loss import cross_entropy, cross_entropy_gradient
 from .products import BlasProducts, Products
+from .rate import check_run, half_cosine
 from .result import MaskWatch, Progress, RunResult, mask_overlap, one_thread
 from .step import stage_operands
 from .transformer import EMBEDDINGS, Transformer, language_backward, language_forward
@@ -48,17 +48,13 @@ class LanguageSettings:
     lam: float = LAM
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", ROUNDS), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise NmsatError.rule("training", name, f"at least {least}", getattr(self, name))
-        if not (isfinite(self.lr) and self.lr > 0):
-            raise NmsatError.rule("training", "lr", "a positive number", self.lr)
+        check_run(self.lr, steps=(self.steps, ROUNDS), batch=(self.batch, 1))
 
     def rate(self, progress: float) -> float:
         """Learning rate at ``progress``, 0..1."""
         if progress < WARM_UP:
             return self.lr * (progress + 1 / self.steps) / (WARM_UP + 1 / self.steps)
-        return self.lr * 0.5 * (1 + cos(pi * (progress - WARM_UP) / (1 - WARM_UP)))
+        return half_cosine(self.lr, (progress - WARM_UP) / (1 - WARM_UP))
 
 
 def train_language(

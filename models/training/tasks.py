@@ -28,11 +28,6 @@ class Task(Protocol):
         """What the accuracy is a share of."""
         ...
 
-    @property
-    def any_products(self) -> bool:
-        """True where all products go through :class:`.products.Products`, so that another accumulator can do them."""
-        ...
-
     def settings(self, given: Mapping[str, Any]) -> Any:
         """Hyperparameters, defaults where ``given`` says None; an option that the task lacks is an NmsatError."""
         ...
@@ -55,7 +50,6 @@ class DigitsTask:
     name: str
     epochs: int
     scored: str = "540 test images"
-    any_products: bool = True
 
     def settings(self, given: Mapping[str, Any]) -> Settings:
         options: dict[str, Any] = {"epochs": self.epochs}
@@ -76,7 +70,6 @@ class LanguageTask:
 
     name: str
     scored: str = "bytes of the validation files"
-    any_products: bool = False  # attention's two products are BLAS's
     corpus: Corpus | None = None
 
     def settings(self, given: Mapping[str, Any]) -> LanguageSettings:

@@ -147,7 +147,7 @@ def language_forward(
             return y.reshape(batch, length, -1)
 
         norm1 = _Norm(*rms_norm(x))
-        mixed, seen = attention(run("qkv", norm1.y), net.heads)
+        mixed, seen = attention(run("qkv", norm1.y), net.heads, f"block{i}.attention", products)
         x = _sum(x, run("proj", mixed))
         norm2 = _Norm(*rms_norm(x))
         hidden = relu(run("fc1", norm2.y))
@@ -193,7 +193,8 @@ def language_backward(
         hidden = apply_mask(through(f"block{i}.fc2", dx, held.columns["fc2"]), held.relu)
         inner = through(f"block{i}.fc1", hidden, held.columns["fc1"])
         dx = _sum(dx, _norm_gradient(inner, held.norm2))
-        mixed = attention_gradient(through(f"block{i}.proj", dx, held.columns["proj"]), held.attention)
+        mixed = through(f"block{i}.proj", dx, held.columns["proj"])
+        mixed = attention_gradient(mixed, held.attention, f"block{i}.attention", products)
         inner = through(f"block{i}.qkv", mixed, held.columns["qkv"])
         dx = _sum(dx, _norm_gradient(inner, held.norm1))
     wide = fast_widen(dx)
