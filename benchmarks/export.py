@@ -55,23 +55,24 @@ def resnet50(path: Path) -> int:
     return total
 
 
-def export(folder: Path) -> tuple[float, float]:
-    """(seconds, peak resident MB) of one export in a process of its own."""
+def export(folder: Path) -> tuple[float, float, float]:
+    """(seconds, CPU seconds, peak resident MB) of one export in a process of its own."""
     command = [sys.executable, "-m", "nmsat", "export", str(folder / "net.onnx"), "-o", str(folder / "w.yaml"), "-q"]
     start = time.perf_counter()
     child = os.posix_spawn(sys.executable, command, os.environ)
     _, status, usage = os.wait4(child, 0)
     if status:
         raise SystemExit(f"export failed: {status}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1000
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
 with tempfile.TemporaryDirectory() as name:
     weights = resnet50(Path(name) / "net.onnx")
     runs = [export(Path(name)) for _ in range(3)]
-seconds, peak = min(run[0] for run in runs), max(run[1] for run in runs)
+seconds, cpu, peak = min(run[0] for run in runs), min(run[1] for run in runs), max(run[2] for run in runs)
 missed = seconds >= BAR_SECONDS or peak >= BAR_MB
 verdict = "MISS" if missed else "PASS"
 bars = f"bar < {BAR_SECONDS} s, < {BAR_MB} MB"
-print(f"export {weights / 1e6:.1f} M weights: {seconds:.2f} s, {peak:.0f} MB peak, {bars}: {verdict}")
+found = f"{seconds:.2f} s ({cpu:.2f} s of CPU time), {peak:.0f} MB peak"
+print(f"export {weights / 1e6:.1f} M weights: {found}, {bars}: {verdict}")
 sys.exit(missed)

@@ -136,6 +136,7 @@ def test_arm_loops_lie_inside_the_references_interval():
         assert now.inside, now
 
 
+@pytest.mark.slow  # another tool's answer to a recorded question; last result in reports/verification/kernel_references.txt
 @pytest.mark.skipif(shutil.which("llvm-mca-19") is None, reason="apt install llvm-19")
 def test_recorded_cycles_are_what_llvm_mca_says():
     loops = {kernel.name: kernel_arm.text(kernel) for kernel in kernel_arm.LOOPS}
@@ -143,6 +144,7 @@ def test_recorded_cycles_are_what_llvm_mca_says():
         assert kernel_arm.mca_cycles(row.core, loops[row.kernel]) == pytest.approx(row.mca, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("osaca") is None, reason="pip install osaca")
 def test_recorded_cycles_are_what_osaca_says():
     row = next(row for row in recorded() if row.osaca is not None)

@@ -1,15 +1,18 @@
 """PyTorch's own exports made here and now: both ONNX exporters, torch.export, torch.ao.pruning, read as they come.
 
-`.ci/run` runs this file in an environment with torch (CPU); elsewhere the committed fixtures stand for it.
+`.ci/run` runs this file in an environment with torch (CPU). `make test` leaves it out (marker `torch`): there the
+committed fixtures stand for it.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +22,8 @@ from nmsat.models.errors import InputFileError
 from nmsat.models.importers import import_network
 from nmsat.simulator import simulate
 
-torch = pytest.importorskip("torch")
+torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
+pytestmark = [pytest.mark.torch, pytest.mark.skipif(torch is None, reason="pip install -e '.[torch]'")]
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
