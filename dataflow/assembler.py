@@ -145,9 +145,7 @@ class Assembler:
             fields = self._gather(last)
         else:
             fields = self._pass(item.layers, item.stage)
-        defined = (
-            last.op == "attention" or item.gather or (names != ("statistics",) and self.edges.defined([*item.layers]))
-        )
+        defined = last.op == "attention" or item.gather or self.edges.defined([*item.layers])
         host = not set(names) <= LANE_FUNCTIONS
         steps = [name for name in names if not (item.gather and name == "add")]
         return descriptor(
@@ -180,6 +178,12 @@ class Assembler:
         for layer in layers:
             if layer.function == "add" and len(self.edges.sources(layer.name)) > 1:
                 fields["second_address"] = memory.output(self.edges.sources(layer.name)[1])
+                if stage is Stage.BP and layer is not first:
+                    fields["second_target_address"] = memory.handed_aside(layer)
+            if layer.function in lowering.NORMS:
+                fields["affine_address"] = memory.affine(layer)
+                if stage is Stage.BP:
+                    fields["rule_address"] = memory.rule()
             if layer.function in lowering.POOLS:
                 fields |= {"window_y": layer.kh, "window_x": layer.kw, "stride": layer.stride, "pad": layer.pad}
         if last.function == "cross_entropy":

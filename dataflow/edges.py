@@ -15,7 +15,7 @@ from . import lowering
 INPUT = "input"
 MAX_GRADIENTS = 3  # gradient addresses of a vector descriptor
 LANE_FUNCTIONS = frozenset({"relu", "add", "maxpool", "avgpool"})  # values defined in the vector lanes
-HOST_FUNCTIONS = frozenset({"cross_entropy", "softmax"})  # values computed by the host
+HOST_FUNCTIONS = lowering.NORMS | {"gelu", "silu", "sigmoid"}  # values computed by the host, anywhere in a pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +191,17 @@ class Edges:
         """True when a vector pass has defined values: known functions on a straight line of tensors that fit."""
         for place, layer in enumerate(run):
             sources = self.sources(layer.name)
-            known = layer.function in LANE_FUNCTIONS or (layer.function == "cross_entropy" and layer is run[-1])
+            known = layer.function in LANE_FUNCTIONS | HOST_FUNCTIONS
+            known |= layer.function == "cross_entropy" and layer is run[-1]
             straight = sources[0] == run[place - 1].name if place else True
             operands = [self.elements(source) for source in sources]
             wanted = [self.read_elements(layer)] * (2 if layer.function == "add" else 1)
             if not (known and straight and operands == wanted and layer.name not in self.kept):
                 return False
         functions = [layer.function for layer in run]
-        single = all(functions.count(name) <= 1 for name in ("add", "maxpool", "avgpool"))
-        pools = functions.count("maxpool") + functions.count("avgpool")
-        added = "add" not in functions[1:] or not self.train
+        once = (("add",), lowering.POOLS, lowering.NORMS)  # a descriptor has one set of their fields
+        single = all(sum(functions.count(name) for name in names) <= 1 for names in once)
+        lanes = LANE_FUNCTIONS.issuperset(functions)  # they write one gradient, the host writes two
+        single &= "add" not in functions[1:] or not self.train or not lanes
         few = len(self.gradients(run[-1].name)) <= MAX_GRADIENTS
-        return single and pools <= 1 and added and few and len(run) <= 8
+        return single and few and len(run) <= 8

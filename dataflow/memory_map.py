@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ..models.sparsity import DENSE, Sparsity
 from ..models.workload import Layer
 from .edges import INPUT, Edges
-from .program import RULE, Stage, Tensor
+from .program import AFFINE, RULE, Stage, Tensor
 
 ALIGN = 4096
 _BYTES = {"float16": 2, "float32": 4, "int32": 4, "uint8": 1}
@@ -67,6 +67,18 @@ class MemoryMap:
         found = [item for item in self.edges.contributions[source] if item.reader == layer.name]
         name = self.edges.written(source, found[0]) if found else f"{layer.name}.dx"
         return self.place(name, "float16", self._shape(source))
+
+    def handed_aside(self, layer: Layer) -> int:
+        """The tensor that takes the gradient of an addition's other operand; 0 where nobody wants it."""
+        source = self.edges.sources(layer.name)[1]
+        for item in self.edges.contributions[source]:
+            if (item.reader, item.kind) == (layer.name, "other"):
+                return self.place(self.edges.written(source, item), "float16", self._shape(source))
+        return 0
+
+    def affine(self, layer: Layer) -> int:
+        """A normalisation's scale and shift with their momenta and gradients, and batch statistics: rows of AFFINE."""
+        return self.place(f"{layer.name}.affine", "float32", (len(AFFINE), layer.oc))
 
     def mask(self, name: str) -> int:
         """ReLU mask of a held output, a bit an element."""

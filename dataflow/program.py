@@ -63,7 +63,7 @@ A_RESIDENT = 4  # an activation chunk over all of k fits the W2E bank
 B_RESIDENT = 8  # a weight chunk over all of k fits the N2S bank
 FORWARDED_A = 16  # the vector pass before it in the chain hands A over on chip
 RELU = 32  # epilogue: ReLU
-STATISTICS = 64  # epilogue: per-column sum and sum of squares (batch normalisation)
+STATISTICS = 64  # epilogue: per-column sum and sum of squares (batch normalisation), see section 10
 KEEP_ON_CHIP = 128  # the result is consumed by the update that follows in the chain
 ONLINE_PRUNE = 256  # B is read dense and pruned by the SORE lanes on its way in
 OUT_FP32 = 512  # results leave as binary32, else binary16
@@ -178,6 +178,8 @@ VECTOR: list[tuple[Any, ...]] = [
     ("rule_address", "<u8"),  # coefficients, see RULE
     ("head_dim", "<u4"),  # softmax: scores are divided by its square root
     ("gradients", "<u4"),  # how many gradient addresses are used
+    ("second_target_address", "<u8"),  # backward: gradient of add's other operand where add does not begin the pass
+    ("affine_address", "<u8"),  # normalisation: rows of AFFINE, binary32, a word a channel
 ]
 UPDATE: list[tuple[Any, ...]] = [
     ("out_channels", "<u4"),
@@ -201,6 +203,7 @@ UPDATE: list[tuple[Any, ...]] = [
     ("gradient_address", "<u8"),
     ("rule_address", "<u8"),
 ]
+AFFINE = ("gamma", "beta", "gamma_momentum", "beta_momentum", "gamma_gradient", "beta_gradient", "mean", "variance")
 RULE = ("lr", "momentum", "weight_decay", "lam", "loss_scale")  # binary32 words at rule_address
 FUNCTIONS = (
     "batchnorm",

@@ -117,6 +117,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
     ),
     ("a user's own cocotb testbench around a block", "yes", "test_examples.py::test_the_testbench_fails_on_a_fault"),
     (
+        "batch normalisation in values: steps equal the trainer, whatever the order of sums",
+        "yes",
+        "test_executor.py::test_steps_with_batch_normalisation_equal_the_trainer",
+    ),
+    (
         "window accumulator: one DRAM whatever the mapping",
         "yes",
         "test_executor.py::test_window_steps_equal_the_trainer_whatever_the_mapping",

@@ -39,7 +39,8 @@ rounded too. Subnormal: results below 2^-14.
 ## Training
 
 BDWP 2:8. Every product, attention's too, is summed by the accumulator named; fp32 is binary32 in BLAS order. Flags:
-outputs with an Inf or NaN operand or a product of 2^16 or more. Infinite: forward or backward results beyond binary16. Largest: magnitude of any sum.
+outputs with an Inf or NaN operand or a product of 2^16 or more. Infinite: forward or backward results beyond binary16.
+Largest: magnitude of any sum.
 
 {training}
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nmsat.dataflow import Options, Program, compile_program
+from nmsat.dataflow import program as fmt
 from nmsat.dataflow.program import Kind, Mode, Stage
-from nmsat.models import Accelerator, NmsatError, Sparsity, Workload
+from nmsat.models import Accelerator, Layer, NmsatError, Sparsity, Workload
 from nmsat.models.golden import UpdateRule, pack
 from nmsat.models.pruning import make_recipe
 from nmsat.models.training import GoldenProducts, ProductOrder, Stack, State, WindowProducts, training_step
@@ -54,9 +55,26 @@ def bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
+NORMALISED = Workload(
+    name="normalised",
+    layers=(
+        Layer(name="c1", op="conv2d", ic=1, oc=8, kh=3, kw=3, h=8, w=8, pad=1, prune=False),
+        Layer(name="n1", op="elementwise", function="batchnorm", oc=8, h=8, w=8),
+        Layer(name="r1", op="elementwise", function="relu", oc=8, h=8, w=8),
+        Layer(name="c2", op="conv2d", ic=8, oc=16, kh=3, kw=3, h=8, w=8, pad=1, stride=2),
+        Layer(name="n2", op="elementwise", function="batchnorm", oc=16, h=4, w=4),
+        Layer(name="r2", op="elementwise", function="relu", oc=16, h=4, w=4),
+        Layer(name="f1", op="linear", ic=256, oc=16),
+        Layer(name="n3", op="elementwise", function="batchnorm", oc=16),
+        Layer(name="f2", op="linear", ic=16, oc=10, prune=False),
+        Layer(name="loss", op="elementwise", function="cross_entropy", oc=10),
+    ),
+)
+
+
 def assert_steps_equal(task, method, sparsity, accelerator, options=None, steps=2, batch=BATCH, encoded=False):
     """Run ``steps`` steps both ways and compare every tensor that both know."""
-    net = Workload.load(task)
+    net = task if isinstance(task, Workload) else Workload.load(task)
     machine = accelerator if isinstance(accelerator, Accelerator) else Accelerator.load(accelerator)
     program = compile_program(net, machine, method=method, sparsity=sparsity, batch=batch, options=options)
     if encoded:
@@ -106,6 +124,13 @@ def compare(program, image, stack, result, pattern) -> int:
                 found = read_tensor(program, image, f"{layer.name}.{name}")
                 assert np.array_equal(bits(found), bits(value)), f"{layer.name}.{name}"
                 count += 1
+    for norm in filter(None, stack.norms):
+        found, state = read_tensor(program, image, f"{norm.name}.affine"), result.state
+        wanted = [state.w32[norm.name], state.v32[norm.name], result.gradients.weights[norm.name]]
+        statistics = result.trace.norms[norm.name]
+        wanted += [np.stack([statistics.mean, statistics.variance])]
+        assert np.array_equal(bits(found), bits(np.concatenate(wanted))), norm.name
+        count += 1
     logits = read_tensor(program, image, f"{stack.layers[-1].name}.y")
     assert np.array_equal(bits(logits), bits(result.trace.logits))
     return count
@@ -161,6 +186,16 @@ def test_pruning_at_use_gives_the_values_of_pruning_at_update(task):
     assert compared >= 2 * 4 * 4
 
 
+@pytest.mark.parametrize(("accelerator", "flow"), [("sat_4x4", "os"), ("sat_8x8", "ws")])
+@pytest.mark.parametrize(("method", "sparsity"), [("dense", "2:8"), ("bdwp", "2:8"), ("sdgp", "2:4")])
+def test_steps_with_batch_normalisation_equal_the_trainer(method, sparsity, accelerator, flow):
+    """Behind a convolution, a strided one and a linear layer, with and without ReLU; scale, shift and momenta too."""
+    options = Options(dataflow=flow)
+    program, _, compared = assert_steps_equal(NORMALISED, method, sparsity, accelerator, options, steps=3, encoded=True)
+    assert compared >= 3 * (4 * 4 + 3)
+    assert sum(item.flag(fmt.STATISTICS) for item in program.descriptors if item.kind is Kind.PRODUCT) == 3
+
+
 @pytest.mark.parametrize("batch", [1, 3, 17])
 def test_odd_batches(batch):
     assert_steps_equal("digits-cnn", "bdwp", "2:8", "sat_4x4", batch=batch, steps=1)
@@ -184,7 +219,7 @@ def test_a_changed_bit_in_memory_is_noticed():
     assert not np.array_equal(*results)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit", "mobilenet_v1"])
+@pytest.mark.parametrize("name", ["vit", "bytes-lm", "efficientnet_b0"])
 def test_networks_without_defined_values_are_refused_before_anything_runs(name):
     program = compile_program(Workload.load(name), Accelerator.load("sat"), batch=1)
     with pytest.raises(NmsatError, match=r"^program: layer '.*': must be made of operations with defined values, not "):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import erf
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,15 @@ from nmsat.simulator import execute, load_tensors, load_weights, new_image, read
 
 BATCH = 3
 SCALE = 256.0
+
+
+ERF = np.vectorize(erf)
+SMOOTH = {
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu": lambda x: x * (1 + ERF(x / np.sqrt(2))) / 2,
+}
+NORMS = ("batchnorm", "layernorm", "rmsnorm")
 
 
 def each(name, function, c, size=1, **more):
@@ -51,7 +62,47 @@ ATTENTION = Workload(
         Layer(name="loss", op="elementwise", function="cross_entropy", oc=5),
     ),
 )
-TASKS = {"residual": (RESIDUAL, (BATCH, 6, 6, 2)), "attention": (ATTENTION, (BATCH, 24))}
+NORMALISED = Workload(  # residual blocks as ResNets have them, additions inside passes
+    name="normalised",
+    layers=(
+        Layer(name="stem", op="conv2d", ic=2, oc=8, kh=3, kw=3, h=6, w=6, pad=1),
+        each("stem.bn", "batchnorm", 8, 6),
+        each("stem.relu", "relu", 8, 6),
+        Layer(name="a", op="conv2d", ic=8, oc=8, kh=3, kw=3, h=6, w=6, pad=1),
+        each("a.bn", "batchnorm", 8, 6),
+        each("a.add", "add", 8, 6, inputs=("a.bn", "stem.relu")),
+        each("a.relu", "relu", 8, 6),
+        Layer(name="b", op="conv2d", ic=8, oc=16, kh=3, kw=3, h=6, w=6, pad=1, stride=2),
+        each("b.bn", "batchnorm", 16, 3),
+        Layer(name="down", op="conv2d", ic=8, oc=16, h=6, w=6, stride=2, inputs=("a.relu",)),
+        each("down.bn", "batchnorm", 16, 3),
+        each("c.add", "add", 16, 3, inputs=("down.bn", "b.bn")),
+        each("c.silu", "silu", 16, 3),
+        each("c.pool", "avgpool", 16, 3, kh=3, kw=3, stride=1),
+        Layer(name="fc", op="linear", ic=16, oc=5),
+        each("loss", "cross_entropy", 5),
+    ),
+)
+ROWS = Workload(
+    name="rows",
+    layers=(
+        Layer(name="patch", op="linear", ic=6, oc=8, tokens=4),
+        each("norm", "layernorm", 8, tokens=4),
+        Layer(name="up", op="linear", ic=8, oc=16, tokens=4),
+        each("gelu", "gelu", 16, tokens=4),
+        Layer(name="out", op="linear", ic=16, oc=8, tokens=4),
+        each("rms", "rmsnorm", 8, tokens=4),
+        each("gate", "sigmoid", 8, tokens=4),
+        Layer(name="fc", op="linear", ic=32, oc=5),
+        each("loss", "cross_entropy", 5),
+    ),
+)
+TASKS = {
+    "residual": (RESIDUAL, (BATCH, 6, 6, 2)),
+    "attention": (ATTENTION, (BATCH, 24)),
+    "normalised": (NORMALISED, (BATCH, 6, 6, 2)),
+    "rows": (ROWS, (BATCH, 24)),
+}
 
 
 def windows(x, layer, fill=0.0):
@@ -78,6 +129,12 @@ def product(layer, x, w):
     return np.concatenate(parts, axis=-1)
 
 
+def normalised(kind, x, affine):
+    axis = tuple(range(x.ndim - 1)) if kind == "batchnorm" else -1
+    centred = x if kind == "rmsnorm" else x - x.mean(axis=axis, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=axis, keepdims=True) + 1e-5) * affine[0] + affine[1]
+
+
 def losses(net, weights, x, labels):
     """Losses of a batch in float64, straight from the layers' definitions; also every layer's output."""
     outputs, inputs = {}, net.inputs_of()
@@ -94,6 +151,10 @@ def losses(net, weights, x, labels):
             value = windows(source, layer, -np.inf).max(axis=(-2, -1))
         elif layer.function == "avgpool":
             value = windows(source, layer).mean(axis=(-2, -1))
+        elif layer.function in SMOOTH:
+            value = SMOOTH[layer.function](source)
+        elif layer.function in NORMS:
+            value = normalised(layer.function, source, weights[layer.name])
         else:
             rows = source.reshape(len(x), -1)
             value = np.log(np.exp(rows).sum(-1)) - rows[np.arange(len(rows)), labels]
@@ -111,6 +172,9 @@ def run(task, method="dense", options=None, accelerator="sat_4x4", lr=0.0):
         for layer in net.layers
         if layer.has_weights
     }
+    for layer in net.layers:
+        if layer.function in NORMS:
+            weights[layer.name] = rng.uniform(0.5, 1.5, (2, layer.oc)).astype(np.float32)
     x = rng.normal(size=shape).astype(np.float16)
     labels = rng.integers(0, 5, BATCH).astype(np.int32)
     program = compile_program(net, Accelerator.load(accelerator), method=method, batch=BATCH, options=options)
@@ -139,7 +203,8 @@ def test_gradients_follow_the_differences_of_the_loss(task):
     wide = {name: w.astype(float) for name, w in weights.items()}
     rng, step = np.random.default_rng(5), 1e-5
     for name, w in wide.items():
-        g = read_tensor(program, image, f"{name}.g").reshape(w.shape) / SCALE
+        stored = read_tensor(program, image, f"{name}.affine")[4:6] if len(w) == 2 else None
+        g = (read_tensor(program, image, f"{name}.g").reshape(w.shape) if stored is None else stored) / SCALE
         for _ in range(4):
             direction = rng.normal(size=w.shape)
             ends = [losses(net, wide | {name: w + s * step * direction}, x.astype(float), labels)[0] for s in (1, -1)]

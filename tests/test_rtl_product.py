@@ -59,7 +59,7 @@ REFUSED = [
     ({"mode": 1, "interleave": 1, "k_tile": 4, "m_chunk": 1 << 20}, Code.BAD_SIZE),
     ({"a_address": 4097}, Code.BAD_ALIGNMENT), ({"b_address": 3}, Code.BAD_ALIGNMENT),
     ({"c_address": 4098, "flags": fmt.OUT_FP32}, Code.BAD_ALIGNMENT),
-    ({"flags": fmt.STATISTICS}, Code.UNSUPPORTED), ({"flags": fmt.ONLINE_PRUNE}, Code.UNSUPPORTED),
+    ({"flags": fmt.ONLINE_PRUNE}, Code.UNSUPPORTED),
     ({"flags": fmt.NO_VALUES}, Code.UNSUPPORTED), ({"flags": 1 << 15}, Code.UNSUPPORTED),
     ({"window_lsb": 33}, Code.UNSUPPORTED), ({"c_stride_n": 3}, Code.UNSUPPORTED),
     ({"flags": fmt.WRITE_MASK | fmt.RELU, "n": 7}, Code.UNSUPPORTED),

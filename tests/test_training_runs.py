@@ -12,7 +12,7 @@ from nmsat.__main__ import main
 from nmsat.models import Accelerator, Layer, Sparsity, Workload
 from nmsat.models.errors import MissingToolError, NmsatError
 from nmsat.models.pruning import make_recipe
-from nmsat.models.training import Stack, stage_operands
+from nmsat.models.training import BlasProducts, Stack, forward, stage_operands
 from nmsat.models.training.data import digits
 from nmsat.models.training.export import workload_file
 from nmsat.models.training.trainer import Settings, accuracy, shaped, train
@@ -41,6 +41,32 @@ def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(MissingToolError, match=r'^digits: must have scikit-learn; install "nmsat\[data\]"$'):
         digits()
+
+
+def test_a_network_with_batch_normalisation_learns_and_then_uses_running_statistics(data):
+    """A small CNN at 2:8, two epochs; behind training an image's logits do not depend on the others beside it."""
+    layers = []
+    for place, (ic, oc, size, stride, prune) in enumerate([(1, 8, 8, 1, False), (8, 16, 8, 2, True)]):
+        conv = {"ic": ic, "oc": oc, "kh": 3, "kw": 3, "h": size, "w": size, "pad": 1, "stride": stride, "prune": prune}
+        layers.append(Layer(name=f"c{place}", op="conv2d", **conv))
+        for function in ("batchnorm", "relu"):
+            shape = {"oc": oc, "h": size // stride, "w": size // stride}
+            layers.append(Layer(name=f"{function}{place}", op="elementwise", function=function, **shape))
+    layers.append(Layer(name="fc", op="linear", ic=256, oc=10, prune=False))
+    net = Workload(name="net", layers=(*layers, Layer(name="loss", op="elementwise", function="cross_entropy", oc=10)))
+    run = train(net, "bdwp", "2:8", seed=0, settings=SHORT, data=data)
+    assert run.accuracy > 0.9
+    stack, known = Stack.of(net), (run.state.w32, run.state.running)
+    assert {name: value.shape for name, value in run.state.running.items()} == {
+        "batchnorm0": (2, 8),
+        "batchnorm1": (2, 16),
+    }
+    images = shaped(stack, data.test_x[:5])
+    together = forward(stack, run.operands, images, BlasProducts(), *known).logits
+    alone = forward(stack, run.operands, images[2:3], BlasProducts(), *known).logits
+    np.testing.assert_allclose(together[2:3].astype(float), alone.astype(float), rtol=2**-9, atol=2**-9)
+    batch = forward(stack, run.operands, images, BlasProducts(), run.state.w32).logits
+    assert np.abs(batch.astype(float) - together.astype(float)).max() > 0.1  # a batch of 5 has other statistics
 
 
 def pruned_after(run, data) -> float:

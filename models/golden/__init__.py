@@ -1,5 +1,6 @@
 """Golden arithmetic: what the hardware computes, bit for bit, on NumPy arrays (docs/golden.md)."""
 
+from .activations import ACTIVATIONS, activate, activation_gradient
 from .engines import (
     UpdateRule,
     apply_mask,
@@ -43,6 +44,8 @@ from .nm_format import (
     select,
     unpack,
 )
+from .normalisation import KINDS as NORMALISATIONS
+from .normalisation import Normalised, nearest_ratio, normalise, normalise_gradient
 from .products import (
     dense_operand,
     product_dense,
@@ -60,11 +63,16 @@ from .window import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "NAN16",
     "NAN32",
+    "NORMALISATIONS",
     "Compressed",
+    "Normalised",
     "UpdateRule",
     "WindowSums",
+    "activate",
+    "activation_gradient",
     "add",
     "add_bits",
     "apply_mask",
@@ -84,7 +92,10 @@ __all__ = [
     "multiply_bits",
     "narrow",
     "narrow_bits",
+    "nearest_ratio",
     "nm_mask",
+    "normalise",
+    "normalise_gradient",
     "operand",
     "pack",
     "pack_mask",

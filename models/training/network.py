@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NmsatError
-from ..golden import apply_mask, nm_mask, relu, relu_mask
+from ..golden import Normalised, apply_mask, nm_mask, normalise, normalise_gradient, relu, relu_mask
 from ..golden.floats import F16, F32
 from ..pruning.recipes import Operands
 from ..sparsity import DENSE
@@ -20,7 +20,9 @@ from .products import Products
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A chain of convolutions and linear layers, each with or without a ReLU, ending in a cross-entropy.
+    """A chain of convolutions and linear layers that ends in a cross-entropy.
+
+    Each is followed by a batch normalisation, a ReLU, both in this order, or nothing.
 
     Attributes
     ----------
@@ -30,11 +32,14 @@ class Stack:
         The products, in forward order.
     relus : tuple of bool
         Whether a ReLU follows.
+    norms : tuple of Layer or None
+        The batch normalisation between product and ReLU.
     """
 
     workload: Workload
     layers: tuple[Layer, ...]
     relus: tuple[bool, ...]
+    norms: tuple[Layer | None, ...]
 
     @classmethod
     def of(cls, workload: Workload) -> Stack:
@@ -43,10 +48,12 @@ class Stack:
         Raises
         ------
         NmsatError
-            For anything but a chain of conv2d (one group), linear and relu layers that ends in cross_entropy.
+            For anything but a chain of conv2d (one group), linear, batchnorm and relu layers that ends in
+            cross_entropy.
         """
         layers: list[Layer] = []
         relus: list[bool] = []
+        norms: list[Layer | None] = []
         inputs, before = workload.inputs_of(), ()
         for layer in workload.layers:
             if inputs[layer.name] != before:
@@ -55,25 +62,34 @@ class Stack:
             if layer.op == "linear" or (layer.op == "conv2d" and layer.groups == 1):
                 layers.append(layer)
                 relus.append(False)
+                norms.append(None)
+            elif layer.function == "batchnorm" and layers and norms[-1] is None and not relus[-1]:
+                norms[-1] = layer
             elif layer.function == "relu" and layers and not relus[-1]:
                 relus[-1] = True
             elif layer.function != "cross_entropy" or layer is not workload.layers[-1]:
-                raise _unsupported(workload, layer, "conv2d with one group, linear, relu or a last cross_entropy")
+                known = "conv2d with one group, linear, batchnorm before relu, relu or a last cross_entropy"
+                raise _unsupported(workload, layer, known)
         if workload.layers[-1].function != "cross_entropy":
             raise _unsupported(workload, workload.layers[-1], "a last cross_entropy")
-        return cls(workload, tuple(layers), tuple(relus))
+        return cls(workload, tuple(layers), tuple(relus), tuple(norms))
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """OHWI shape of every convolution, (O, I) of every linear layer."""
         return {layer.name: weight_shape(layer) for layer in self.layers}
 
     def initial_weights(self, seed: int) -> dict[str, F32]:
-        """He-normal master weights, float32; a layer's stream depends on the seed and its place."""
+        """He-normal master weights, float32; a layer's stream depends on the seed and its place.
+
+        A normalisation has (2, channels): scale 1, shift 0.
+        """
         found: dict[str, F32] = {}
         for index, (name, shape) in enumerate(self.weight_shapes().items()):
             deviation = np.sqrt(2 / np.prod(shape[1:]))
             drawn = np.random.default_rng((seed, index)).standard_normal(shape) * deviation
             found[name] = drawn.astype(np.float32)
+        for norm in filter(None, self.norms):
+            found[norm.name] = np.stack([np.ones(norm.oc, np.float32), np.zeros(norm.oc, np.float32)])
         return found
 
 
@@ -88,11 +104,14 @@ class Trace:
     masks : tuple of bool arrays or None
         Where the ReLU after a product passes the gradient.
     logits : float16 array (rows, classes)
+    norms : dict of Normalised
+        By the normalisation's name.
     """
 
     columns: tuple[F16, ...]
     masks: tuple[NDArray[np.bool_] | None, ...]
     logits: F16
+    norms: dict[str, Normalised]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,9 +121,11 @@ class Gradients:
     Attributes
     ----------
     weights : dict of float32 arrays
-        dW in the shape of the weights, multiplied by the loss scale. Layers behind an overflow are missing.
+        dW in the shape of the weights, (2, channels) of a normalisation, multiplied by the loss scale. Layers behind an
+        overflow are missing.
     outputs : dict of float16 arrays
-        dY of every product (after the ReLU mask), as the array reads it: (batch, oh, ow, oc) or (rows, oc).
+        dY of every product (after ReLU mask and normalisation), as the array reads it: (batch, oh, ow, oc) or
+        (rows, oc).
     overflow : bool
         A gradient is infinite or NaN: the loss scale is too large, the step must be skipped.
     """
@@ -119,22 +140,38 @@ def weight_shape(layer: Layer) -> tuple[int, ...]:
     return (layer.oc, layer.ic) if layer.op == "linear" else (layer.oc, layer.kh, layer.kw, layer.ic)
 
 
-def forward(stack: Stack, operands: Mapping[str, Operands], x: F16, products: Products) -> Trace:
-    """Forward stage: product, binary16, ReLU.
+def forward(
+    stack: Stack,
+    operands: Mapping[str, Operands],
+    x: F16,
+    products: Products,
+    affine: Mapping[str, F32] | None = None,
+    running: Mapping[str, F32] | None = None,
+) -> Trace:
+    """Forward stage: product, binary16, normalisation, ReLU.
 
     Parameters
     ----------
     x : float16 array
         (batch, h, w, ic) for a convolution, (batch, ic) for a linear layer.
+    affine : mapping of float32 arrays (2, channels), where the stack normalises
+        Scale and shift by the normalisation's name.
+    running : mapping of float32 arrays (2, channels), optional
+        Mean and variance to use in place of the batch's own.
     """
-    columns, masks = [], []
-    for layer, has_relu in zip(stack.layers, stack.relus, strict=True):
+    columns, masks, norms = [], [], {}
+    for layer, has_relu, norm in zip(stack.layers, stack.relus, stack.norms, strict=True):
         a, y = layer_product(layer, operands[layer.name], x, products)
         columns.append(a)
+        if norm is not None:
+            gamma, beta = (affine or {})[norm.name]
+            known = None if running is None else (running[norm.name][0], running[norm.name][1])
+            norms[norm.name] = normalise("batchnorm", y, gamma, beta, known)
+            y = norms[norm.name].y
         masks.append(relu_mask(y) if has_relu else None)
         y = relu(y) if has_relu else y
         x = y.reshape(-1, layer.oh, layer.ow, layer.oc) if layer.op == "conv2d" else y
-    return Trace(tuple(columns), tuple(masks), x.reshape(-1, stack.layers[-1].oc))
+    return Trace(tuple(columns), tuple(masks), x.reshape(-1, stack.layers[-1].oc), norms)
 
 
 def layer_product(layer: Layer, used: Operands, x: F16, products: Products) -> tuple[F16, F16]:
@@ -154,7 +191,12 @@ def layer_product(layer: Layer, used: Operands, x: F16, products: Products) -> t
 
 
 def backward(
-    stack: Stack, operands: Mapping[str, Operands], trace: Trace, gradient: F16, products: Products
+    stack: Stack,
+    operands: Mapping[str, Operands],
+    trace: Trace,
+    gradient: F16,
+    products: Products,
+    affine: Mapping[str, F32] | None = None,
 ) -> Gradients:
     """Backward and weight-update stages, last layer first.
 
@@ -162,12 +204,18 @@ def backward(
     ----------
     gradient : float16 array (rows, classes)
         dY of the last product, multiplied by the loss scale.
+    affine
+        As in :func:`forward`.
     """
     weights: dict[str, F32] = {}
     outputs: dict[str, F16] = {}
     dy = gradient
     for index in range(len(stack.layers) - 1, -1, -1):
-        layer = stack.layers[index]
+        layer, norm = stack.layers[index], stack.norms[index]
+        if norm is not None:
+            gamma = (affine or {})[norm.name][0]
+            dy, *found = normalise_gradient("batchnorm", dy.reshape(-1, layer.oc), trace.norms[norm.name], gamma)
+            weights[norm.name] = np.stack(found)
         dy = dy.reshape(-1, layer.oh, layer.ow, layer.oc) if layer.op == "conv2d" else dy.reshape(-1, layer.oc)
         outputs[layer.name] = dy
         if not np.isfinite(dy).all():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NmsatError
-from ..golden import UpdateRule, narrow
+from ..golden import Normalised, UpdateRule, add, narrow
 from ..golden.floats import F16, F32
 from ..pruning.recipes import Operands, Recipe
 from ..workload import Layer
@@ -19,6 +19,7 @@ from .network import Gradients, Stack, Trace, backward, forward
 from .products import BlasProducts, Products
 
 LEAST_SCALE, GREATEST_SCALE = 1.0, 2.0**24
+RUNNING = np.float32(0.1)  # weight of a step's statistics in the running ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,19 @@ class State:
     Attributes
     ----------
     w32, v32 : dict of float32 arrays
-        Master weights and momenta, OHWI or (O, I).
+        Master weights and momenta, OHWI or (O, I); scale and shift (2, channels) of a normalisation.
     w16 : dict of float16 arrays
         Weights as the products and the selection see them.
     scale : LossScale
+    running : dict of float32 arrays (2, channels)
+        Mean and variance of normalisations, averaged over steps: the host's, for inference.
     """
 
     w32: dict[str, F32]
     v32: dict[str, F32]
     w16: dict[str, F16]
     scale: LossScale = field(default_factory=LossScale)
+    running: dict[str, F32] = field(default_factory=dict)
 
     @classmethod
     def initial(cls, weights: Mapping[str, F32], scale: LossScale | None = None) -> State:
@@ -136,19 +140,28 @@ def training_step(
 
     products = products or BlasProducts()
     operands = stage_operands(stack, recipe, state.w16, progress)
-    trace = forward(stack, operands, x, products)
+    trace = forward(stack, operands, x, products, state.w32)
     loss = cross_entropy(trace.logits, labels)
     if not np.isfinite(loss):
         raise NmsatError.rule("training", "loss", "finite", loss, "lower the learning rate")
     scale = state.scale.value
     gradient = cross_entropy_gradient(trace.logits, labels, scale)
-    gradients = backward(stack, operands, trace, gradient, products)
+    gradients = backward(stack, operands, trace, gradient, products, state.w32)
     after = state.scale.after(gradients.overflow)
     if gradients.overflow:
         return StepResult(replace(state, scale=after), loss, True, operands, trace, gradients)
     rule = replace(rule, lam=recipe.lam, loss_scale=scale)
-    new = State({}, {}, {}, after)
+    new = State({}, {}, {}, after, {name: _averaged(state, name, found) for name, found in trace.norms.items()})
+    plain = replace(rule, weight_decay=0.0, lam=0.0)  # scale and shift do not decay
     for name, g in gradients.weights.items():
-        found = fast_update(g, state.w32[name], state.v32[name], operands[name].kept, rule)
+        kept, used = (operands[name].kept, rule) if name in operands else (None, plain)
+        found = fast_update(g, state.w32[name], state.v32[name], kept, used)
         new.w32[name], new.v32[name], new.w16[name] = found
     return StepResult(new, loss, False, operands, trace, gradients)
+
+
+def _averaged(state: State, name: str, found: Normalised) -> F32:
+    """Running mean and variance after a step; the first step's are its own."""
+    now = np.stack([found.mean, found.variance])
+    before = state.running.get(name, now)
+    return add(before, np.multiply(RUNNING, now - before, dtype=np.float32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, isfinite, pi
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from ..workload import Workload
 from .data import Split, digits
 from .network import Stack, forward
 from .products import BlasProducts, Products
+from .rate import check_run, half_cosine
 from .result import MaskWatch, Progress, RunResult, mask_overlap, one_thread
 from .step import State, stage_operands, training_step
 
@@ -44,15 +44,11 @@ class Settings:
     lam: float = LAM
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise NmsatError.rule("training", name, "at least 1", getattr(self, name))
-        if not (isfinite(self.lr) and self.lr > 0):
-            raise NmsatError.rule("training", "lr", "a positive number", self.lr)
+        check_run(self.lr, epochs=(self.epochs, 1), batch=(self.batch, 1))
 
     def rate(self, progress: float) -> float:
         """Learning rate at ``progress``, 0..1."""
-        return self.lr * 0.5 * (1 + cos(pi * progress))
+        return half_cosine(self.lr, progress)
 
 
 def train(
@@ -111,7 +107,7 @@ def train(
             losses.append(total / per_epoch)
             watch.see(stage_operands(stack, recipe, state.w16, (epoch + 1) / settings.epochs))
         operands = stage_operands(stack, recipe, state.w16, 1.0)
-        right = accuracy(stack, operands, data.test_x, data.test_y, products)
+        right = accuracy(stack, operands, data.test_x, data.test_y, products, state)
     return RunResult(right, tuple(losses), watch.flips, mask_overlap(operands), skipped, state, operands)
 
 
@@ -121,9 +117,14 @@ def accuracy(
     images: F16,
     labels: NDArray[np.integer],
     products: Products | None = None,
+    state: State | None = None,
 ) -> float:
-    """Share of images whose largest logit is at the label; of equal logits the lower class counts."""
-    logits = forward(stack, operands, shaped(stack, images), products or BlasProducts()).logits
+    """Share of images whose largest logit is at the label; of equal logits the lower class counts.
+
+    ``state`` gives a stack that normalises its scale, shift and running statistics.
+    """
+    known = (state.w32, state.running) if state else (None, None)
+    logits = forward(stack, operands, shaped(stack, images), products or BlasProducts(), *known).logits
     return float((logits.argmax(axis=1) == labels).mean())
 
 

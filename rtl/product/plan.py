@@ -21,7 +21,7 @@ from .sizes import DIMENSION_BITS, POSITION_BITS, Sizes
 
 PRODUCT = descriptor_layout(Kind.PRODUCT)
 
-REFUSED_FLAGS = fmt.STATISTICS | fmt.ONLINE_PRUNE | fmt.NO_VALUES
+REFUSED_FLAGS = fmt.ONLINE_PRUNE | fmt.NO_VALUES  # STATISTICS stores nothing: the host forms the sums
 _STEPS = 10
 _DIVISION = DIMENSION_BITS + 1
 

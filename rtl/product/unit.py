@@ -36,7 +36,7 @@ class ProductUnit(wiring.Component):
 
     Load, execute and store overlap: loaders run ahead as far as the memories of the array's edges reach, and a bank of
     results is stored while the array fills the other. After a memory error the product runs to its end on whatever
-    arrived, so that every request is answered; the error is its status. Not executed, and refused: batch statistics,
+    arrived, so that every request is answered; the error is its status. Not executed, and refused:
     pruning on the way in, the weight gradient of a depthwise block, ReLU masks whose rows share bytes.
 
     Parameters

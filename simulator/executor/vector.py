@@ -15,9 +15,21 @@ from numpy.typing import NDArray
 
 from ...dataflow.program import Descriptor, Stage, steps_of
 from ...models.errors import NmsatError
-from ...models.golden import add, apply_mask, narrow, relu, relu_mask, widen
+from ...models.golden import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    activate,
+    activation_gradient,
+    add,
+    apply_mask,
+    narrow,
+    relu,
+    relu_mask,
+    widen,
+)
 from . import host
 from .image import Memory
+from .norm import norm, norm_gradient
 from .update import read_rule
 
 F16 = NDArray[np.float16]
@@ -86,6 +98,8 @@ def _in_order(parts: NDArray[np.float32]) -> NDArray[np.float32]:
 def run_vector(item: Descriptor, memory: Memory) -> None:
     """Execute one VECTOR or HOST descriptor."""
     names = steps_of(item["steps"])
+    if names == ["statistics"]:  # exact sums, which the application of the gradient forms again
+        return
     if names == ["softmax"]:
         _softmax(item, memory)
         return
@@ -99,21 +113,27 @@ def run_vector(item: Descriptor, memory: Memory) -> None:
         labels = memory.at(item["labels_address"], "int32").first(_rows(source))
         scale = read_rule(memory, item["rule_address"]).loss_scale
         result = host.loss_gradient(stream[-2], labels, scale)
-        result = _walk_back(names[:-1], item, stream[:-1], result)
+        result = _walk_back(names[:-1], item, memory, stream[:-1], result)
     else:
-        result = _walk_back(names, item, stream, _gradient(item, memory, stream[-1].shape))
+        result = _walk_back(names, item, memory, stream, _gradient(item, memory, stream[-1].shape))
     memory.at(item["target_address"], "float16").first(result.size)[:] = result.reshape(-1)
 
 
-def _walk_back(names: list[str], item: Descriptor, stream: list[F16], gradient: F16) -> F16:
+def _walk_back(names: list[str], item: Descriptor, memory: Memory, stream: list[F16], gradient: F16) -> F16:
     for place in range(len(names) - 1, -1, -1):
         before, after = stream[place], stream[place + 1]
         if names[place] == "relu":
             gradient = apply_mask(gradient, relu_mask(after))
         elif names[place] in ("maxpool", "avgpool"):
             gradient = _pool(item, names[place]).backward(before, gradient)
-        elif names[place] != "add":  # an addition hands its gradient to both operands as it is
+        elif names[place] in NORMALISATIONS:
+            gradient = norm_gradient(names[place], item, memory, before, gradient)
+        elif names[place] in ACTIVATIONS:
+            gradient = activation_gradient(names[place], before, gradient)
+        elif names[place] != "add":
             raise _unknown(names[place])
+        elif item["second_target_address"]:  # an addition hands its gradient to both operands as it is
+            memory.at(item["second_target_address"], "float16").first(gradient.size)[:] = gradient.reshape(-1)
     return gradient
 
 
@@ -124,6 +144,10 @@ def _forward(name: str, item: Descriptor, memory: Memory, x: F16) -> F16:
         return narrow(add(widen(x), widen(_read(memory, item["second_address"], x.shape))))
     if name in ("maxpool", "avgpool"):
         return _pool(item, name).forward(x)
+    if name in NORMALISATIONS:
+        return norm(name, item, memory, x)
+    if name in ACTIVATIONS:
+        return activate(name, x)
     if name == "cross_entropy":
         if item["stage"] == Stage.FF and item["labels_address"]:
             labels = memory.at(item["labels_address"], "int32").first(_rows(x))

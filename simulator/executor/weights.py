@@ -22,7 +22,7 @@ def load_weights(program: Program, image: U8, weights: Mapping[str, NDArray[np.f
     Parameters
     ----------
     weights : mapping of str to float32 array
-        Layer name to OHWI weights; (O, I) of a linear layer.
+        Layer name to OHWI weights; (O, I) of a linear layer; (2, channels), scale and shift, of a normalisation.
 
     Raises
     ------
@@ -37,6 +37,9 @@ def load_weights(program: Program, image: U8, weights: Mapping[str, NDArray[np.f
         w32 = np.asarray(given)
         if w32.dtype != np.float32:
             raise NmsatError.rule("program", f"{layer}.dtype", "float32", w32.dtype.name)
+        if f"{layer}.affine" in names:
+            found[f"{layer}.affine"] = _affine(places[f"{layer}.affine"], w32)
+            continue
         if not any(name.endswith((".w32", ".w16", ".values")) for name in names):
             raise NmsatError.rule("program", "weights", "of layers with weights", layer)
         if w32.ndim not in (2, 4):
@@ -52,6 +55,13 @@ def load_weights(program: Program, image: U8, weights: Mapping[str, NDArray[np.f
             elif name in (f"{layer}.ff.values", f"{layer}.bp.values"):
                 found |= _copies(places[name], narrow(w32).reshape(shape))
     load_tensors(program, image, found)
+
+
+def _affine(item: Tensor, given: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale and shift with zero momenta, gradients and statistics."""
+    if given.shape != (2, item.shape[1]):
+        raise NmsatError.rule("program", f"{item.name}.shape", f"(2, {item.shape[1]}), scale and shift", given.shape)
+    return np.concatenate([given, np.zeros((item.shape[0] - 2, item.shape[1]), np.float32)])
 
 
 def _copies(item: Tensor, w16: NDArray[np.float16]) -> dict[str, NDArray[Any]]:
