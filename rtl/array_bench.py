@@ -28,6 +28,7 @@ async def run_array(
     reset_after: int | None = None,
     limit_cycles: int = 1_000_000,
     strict: bool = True,
+    due: list[int] | None = None,
 ) -> dict[str, Any]:
     """Reset the array, run one sequence, and watch the array for ``GUARD_CYCLES`` more, in which nothing may leave.
 
@@ -50,15 +51,17 @@ async def run_array(
         A sequence that takes longer has failed.
     strict : bool
         Raise on words too few or too many; otherwise the result has what there was.
+    due : list of int, optional
+        First cycle after the reset in which each command may be offered.
 
     Returns
     -------
     dict
-        ``south``: words of every column. ``cycles``: first word in to last word out, inclusive. ``broken``: lanes and
-        cycles in which a word that was offered and not taken changed or vanished.
+        ``south``: words of every column. ``left``: the cycles in which they left. ``cycles``: first word in to last word
+        out, inclusive. ``broken``: lanes and cycles in which a word that was offered and not taken changed or vanished.
     """
     await bench.reset()
-    arguments = (bench, commands, west, north, partial, outputs, widths, idle, seed)
+    arguments = (bench, commands, west, north, partial, outputs, widths, idle, seed, due or [0] * len(commands))
     broken = 0
     if reset_after is not None:
         broken += (await _run(*arguments, reset_after)).broken
@@ -68,7 +71,8 @@ async def run_array(
     if strict and any(len(words) != outputs for words in south):
         counts = f"{min(map(len, south))} to {max(map(len, south))}"
         raise RuntimeError(f"the array gave {counts} words a column, not {outputs}, in {limit_cycles} cycles")
-    return {"south": south, "cycles": found.last - found.first + 1, "broken": broken + found.broken}
+    cycles = found.last - found.first + 1
+    return {"south": south, "left": found.left, "cycles": cycles, "broken": broken + found.broken}
 
 
 class _Lanes:
@@ -140,6 +144,7 @@ async def _run(
     widths: dict[str, int],
     idle: float,
     seed: int,
+    due: list[int],
     limit_cycles: int,
 ) -> _South:
     rng, garbage = random.Random(seed), random.Random(f"{seed} garbage")
@@ -153,6 +158,9 @@ async def _run(
     def known(words: list[list[int]]) -> Any:
         return lambda lane, number: words[lane][number] if number < len(words[lane]) else None
 
+    def tile(_: int, number: int) -> int | None:
+        return commands[number] if number < len(commands) and due[number] <= cycle else None
+
     def buffered(lane: int, number: int) -> int | None:
         if number >= len(partial) or partial[number] >= len(south.left[lane]):
             return None
@@ -163,7 +171,7 @@ async def _run(
     inputs = _Lanes("west", widths["west"], len(west), garbage), _Lanes("north", widths["north"], cols, garbage)
     sums = _Lanes("partial", width, cols, garbage)
     while cycle < limit_cycles and guard < GUARD_CYCLES:
-        command.offer(bench, known([commands]), go)
+        command.offer(bench, tile, go)
         inputs[0].offer(bench, known(west), go)
         inputs[1].offer(bench, known(north), go)
         sums.offer(bench, buffered, go)

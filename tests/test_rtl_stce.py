@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -116,6 +117,27 @@ def test_closed_form(mode):
 @pytest.mark.parametrize("case", [(2, 8, 9, 5, 6), (1, 8, 9, 5, 6), (4, 8, 5, 9, 6)])
 def test_back_pressure_and_idle_streams(mode, case, idle):
     check(SMALL, mode, *case, 2 if mode == "os" else 4, hard=True, idle=idle, seed=7)
+
+
+@pytest.mark.parametrize("keep, m", [(1, 9), (3, 9), (5, 4)])
+def test_a_late_command_delays_its_tile_to_whole_rows(keep, m):
+    """Weight-stationary outputs stay a multiple of N cycles apart, or the feet would need their adders twice at once."""
+    p, tiles = SMALL, 4
+    a, values, places = operands(keep, 8, m, 7, 7, hard=True)
+    streams = ws_streams(p, a, values, places, 8, m)
+    expected = run_ws(ArrayShape(4, 4, 8, 4), a, values, places, 8, m).values
+    arguments = as_json(streams) | {"widths": {"west": 128, "north": north_width(p)}}
+    assert len(streams.commands) == tiles
+    ends = []
+    for late in range(2 * keep + 1):
+        found = finish(run_array(compiled(p), **arguments, due=[0, 0, 150 + late, 150 + late]))
+        assert np.array_equal(streams.product(found["south"])[:m, :7].view(np.uint32), expected.view(np.uint32))
+        for left in found["left"]:
+            assert {(cycle - left[0]) % keep for cycle in left} == {0}
+        ends.append(found["left"][0][-1])
+    assert all(0 <= later - sooner <= keep for sooner, later in pairwise(ends))
+    assert ends[keep] == ends[0] + keep
+    assert ends[-1] == ends[0] + 2 * keep
 
 
 @pytest.mark.parametrize("after", [1, 2, 17, 40, 61, 90])
