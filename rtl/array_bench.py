@@ -57,8 +57,9 @@ async def run_array(
     Returns
     -------
     dict
-        ``south``: words of every column. ``left``: the cycles in which they left. ``cycles``: first word in to last word
-        out, inclusive. ``broken``: lanes and cycles in which a word that was offered and not taken changed or vanished.
+        ``south``: words of every column. ``left``: the cycles in which they left. ``cycles``: first word in to last
+        word out, inclusive. ``broken``: lanes and cycles in which a word that was offered and not
+        taken changed or vanished.
     """
     await bench.reset()
     arguments = (bench, commands, west, north, partial, outputs, widths, idle, seed, due or [0] * len(commands))
