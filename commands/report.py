@@ -55,7 +55,8 @@ def _report(args: argparse.Namespace) -> int:
     sections = sections_of([_source(name) for name in args.inputs])
     if args.output:
         written_by = f"Written by nmsat {__version__}{_revision()}. It needs no network."
-        title = sections[0].title if len(sections) == 1 else f"{len(args.inputs)} results, {sections[0].title} first"
+        first, more = sections[len(sections) - len(args.inputs)].title, len(args.inputs) - 1  # comparisons come before
+        title = f"{first}, and {more} more" if more else first
         write(args.output, render(title, sections, written_by))
     if figures:
         from ..reports.report import write_figures

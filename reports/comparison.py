@@ -6,6 +6,7 @@ from typing import Any
 
 from ..simulator.result import RunResult
 from .figure import BLUE, GREY, ORANGE, STAGES, WIDTH, Figure, layer_axis
+from .labels import label
 from .page import Cell, Column, HtmlTable, Section, number
 from .run_figures import stages_of, title
 from .tables import merge_stage_rows
@@ -15,13 +16,14 @@ _TOTALS = (
     "stall_cycles", "vector_exposed_cycles", "dram_read_bytes", "dram_write_bytes", "dram_footprint_bytes", "energy_j",
     "energy_low_j", "energy_high_j",
 )  # fmt: skip
+_STEP = ("workload", "accelerator", "method", "sparsity", "batch", "mode", "semantics")
 Key = tuple[str, str]
 
 
 def comparison_section(a: RunResult, b: RunResult) -> Section:
     """Run ``b`` against run ``a``; layers are matched by name and stage."""
     return Section(
-        title=f"B against A: {title(b)}, against {title(a)}",
+        title=f"B against A: {_what_differs(a, b)}",
         summary=tuple(_summary(a, b)),
         tables=(_totals_table(a, b), _layers_table(a, b)),
         figures=(stage_bars(a, b), layer_differences(a, b)),
@@ -50,6 +52,14 @@ def differing(a: RunResult, b: RunResult) -> list[tuple[str, Any, Any]]:
             if key not in ("options", "accelerator_fields") and one.get(key) != two.get(key):
                 found.append((name + key, one.get(key), two.get(key)))
     return found
+
+
+def _what_differs(a: RunResult, b: RunResult) -> str:
+    """The step's settings that differ, B's before A's; else the names of the others."""
+    found = differing(a, b)
+    step = [f"{two} against {one}" for name, one, two in found if name in _STEP]
+    others = [name.rpartition(".")[2] for name, _, _ in found if "." in name]
+    return ", ".join(step or others[:4]) or "equal settings"
 
 
 def _summary(a: RunResult, b: RunResult) -> list[str]:
@@ -81,7 +91,7 @@ def _totals_table(a: RunResult, b: RunResult) -> HtmlTable:
             one, two = a.totals[name], b.totals[name]
             ratio = two / one if one else float("nan")
             last = number(ratio) if one else Cell("", 0)
-            rows.append((Cell(name), number(one), number(two), number(two - one), last))
+            rows.append((Cell(label(name)), number(one), number(two), number(two - one), last))
     columns = (Column("total"), *(Column(name, True) for name in ("A", "B", "B - A", "B / A")))
     return HtmlTable("Totals", columns, tuple(rows))
 

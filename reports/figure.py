@@ -124,10 +124,10 @@ def layer_axis(axes: Any, names: Sequence[str]) -> None:
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
-def plain_log(axis: Any) -> None:
-    """Numbers instead of powers of ten at 1, 2 and 5 on a logarithmic axis."""
+def plain_log(axis: Any, subs: Sequence[int] = (1, 2, 5)) -> None:
+    """Numbers instead of powers of ten at 1, 2 and 5 of every decade on a logarithmic axis, or at ``subs``."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=20))
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -198,11 +198,12 @@ def traffic(run: RunResult) -> Figure:
         axes.set_yticks(range(len(rows)), [STAGES[row[0]] for row in rows])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("DRAM traffic (GB, 10^9 bytes)")
+        axes.set_xlim(0, max(read + write for _, read, write in rows) * 1.03e-9 or 1)
+        axes.set_xlabel("DRAM traffic (GB)")
         fig.legend(loc="outside upper left", ncols=2)
         return fig
 
-    caption = "DRAM bytes of a step by stage. Counted from the program."
+    caption = "DRAM bytes of a step by stage, 1 GB is 10^9 bytes. Counted from the program."
     return Figure("traffic", "Traffic by stage", caption, ("stage", *keys), rows, draw)
 
 
@@ -236,9 +237,10 @@ def roofline(run: RunResult) -> Figure:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(low, high)
-        axes.set_ylim(min([row[4] for row in rows] + [low * bandwidth / 1e9]) / 1.5, peak / 1e9 * 1.5)
+        bottom, top = min([row[4] for row in rows] + [low * bandwidth / 1e9]) / 1.5, peak / 1e9 * 1.5
+        axes.set_ylim(bottom, top)
         plain_log(axes.xaxis)
-        plain_log(axes.yaxis)
+        plain_log(axes.yaxis, (1, 2, 5) if top > 10 * bottom else (1, 2, 3, 4, 6, 8))
         axes.set_xlabel("operational intensity (useful FLOP / DRAM byte)")
         axes.set_ylabel("useful GFLOP/s")
         note = f"{peak / 1e9:.1f} GFLOP/s"

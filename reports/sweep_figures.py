@@ -10,7 +10,8 @@ import numpy as np
 from ..simulator.explore.pareto import pareto_front
 from ..simulator.explore.spec import LARGER_IS_BETTER
 from .figure import BLACK, BLUE, CYCLE, GREY, MARKERS, ORANGE, WIDTH, Figure, plain_log
-from .sweep_results import UNITS, SweepResults
+from .labels import label, words
+from .sweep_results import SweepResults
 
 MAX_GROUPS = 6  # values told apart by colour and marker
 
@@ -50,10 +51,11 @@ def front(sweep: SweepResults, x: str, y: str, suffix: str = "") -> Figure:
             axes.scatter(
                 [row[x] for row in some], [row[y] for row in some], s=9, alpha=0.45, linewidths=0,
                 color=CYCLE[index] if group else GREY, marker=MARKERS[index], rasterized=len(points) > 2000,
-                label=f"{group} {value}" if group else "designs",
+                label=f"{words(group)} {value}" if group else "designs",
             )  # fmt: skip
+        # between two of the front, what is at least as good in x is as good in y as the one that is worse in x
         axes.plot([row[x] for row in best], [row[y] for row in best], color=BLACK, linewidth=1.2, marker=".",
-                  drawstyle="steps-post" if signs == [1.0, 1.0] else "default", label="Pareto front")  # fmt: skip
+                  drawstyle="steps-post" if signs[0] > 0 else "steps-pre", label="Pareto front")  # fmt: skip
         for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
             _scale(axis, [row[name] for row in points])
             axis.set_label_text(label(name))
@@ -61,10 +63,10 @@ def front(sweep: SweepResults, x: str, y: str, suffix: str = "") -> Figure:
         return fig
 
     caption = (
-        f"{sweep.summary['kept']:,} designs by {x} and {y}; the line joins the {len(best)} that no other beats in "
-        "both. Simulated; energies are a model, areas an estimate."
+        f"{sweep.summary['kept']:,} designs by {words(x)} and {words(y)}; {_front_words(len(best))}. Simulated; "
+        "energies are a model, areas an estimate."
     )
-    return Figure(f"pareto{suffix}", f"Pareto front: {x} and {y}", caption, names, rows, draw)
+    return Figure(f"pareto{suffix}", f"Pareto front: {words(x)} and {words(y)}", caption, names, rows, draw)
 
 
 def axis_effects(sweep: SweepResults) -> Figure:
@@ -90,24 +92,32 @@ def axis_effects(sweep: SweepResults) -> Figure:
             axes.plot(places, [row[3] for row in some], color=ORANGE, marker="s", ms=4, ls="--", label="median")
             axes.plot(places, [row[2] for row in some], color=BLUE, marker="o", ms=4, label="best")
             step = -(-len(some) // 8)
-            axes.set_xticks(places[::step], [str(row[1]) for row in some][::step], rotation=45, fontsize=7)
-            axes.set_xlabel(name)
+            axes.set_xticks(places[::step], [_tick(row[1]) for row in some][::step], rotation=45, fontsize=7)
+            axes.set_xlabel(label(name), fontsize=8)
         _scale(grid[0, 0].yaxis, [value for row in rows for value in row[2:]])
-        for axes in grid[:, 0]:
-            axes.set_ylabel(label(target), fontsize=7)
-        grid[0, 0].legend()
+        fig.supylabel(label(target), fontsize=9)
+        fig.align_xlabels()
+        fig.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
         return fig
 
-    caption = f"{target} against each axis: the best design with that value, and the median over all other axes."
+    caption = (
+        f"{label(target)} against each axis: the best design with that value, and the median over all other axes, of "
+        "the designs that meet the constraints."
+    )
     columns = ("axis", "value", f"best_{target}", f"median_{target}")
     return Figure("axes", "What each axis is worth", caption, columns, tuple(rows), draw)
 
 
-def label(name: str) -> str:
-    """A figure's name with its unit."""
-    if name == "seconds":
-        return "time (s)"
-    return f"{name.removesuffix('_j').removesuffix('_bytes').replace('_', ' ')} ({UNITS[name]})"
+def _front_words(count: int) -> str:
+    return f"the line joins the {count} that no other beats in both" if count > 1 else "one beats all others in both"
+
+
+def _tick(value: str) -> str:
+    """An axis value as it is read: numbers with separators, long names (files) shortened."""
+    try:
+        return f"{float(value):,.12g}"
+    except ValueError:
+        return value if len(value) <= 16 else f"...{value[-13:]}"
 
 
 def _order(values: Any) -> list[str]:

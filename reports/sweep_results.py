@@ -13,13 +13,6 @@ from ..models.yaml_io import read_text, validate
 from ..simulator.explore.spec import FIGURES, SweepSpec
 
 DRAWN = 20_000  # rows of results.csv; more would only hide each other
-UNITS = {
-    "cycles": "cycles", "compute_cycles": "cycles", "stall_cycles": "cycles", "vector_exposed_cycles": "cycles",
-    "dram_read_bytes": "bytes", "dram_write_bytes": "bytes", "dram_footprint_bytes": "bytes", "seconds": "s",
-    "utilization": "0 to 1", "gflops_dense_equivalent": "GFLOP/s", "energy_j": "J, model", "energy_low_j": "J, model",
-    "energy_high_j": "J, model", "speedup_over_dense": "x", "lut": "LUT, estimate", "ff": "FF, estimate",
-    "dsp": "DSP", "uram": "UltraRAM",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,13 @@ from nmsat.__main__ import main
 from nmsat.models import Accelerator, Workload
 from nmsat.models.errors import NmsatError
 from nmsat.reports.figure import STAGES
+from nmsat.reports.labels import label
 from nmsat.reports.page import Section, render
 from nmsat.reports.run_figures import parts_of, run_figures
 from nmsat.reports.runs import load_run
 from nmsat.simulator import simulate
+from nmsat.simulator.explore.layer_fields import LAYER_FIELDS
+from nmsat.simulator.explore.spec import AXIS_FIELDS, FIGURES
 from nmsat.simulator.result import RunResult
 
 SWEEP = """\
@@ -278,3 +281,19 @@ def test_a_sweep_folder_without_its_results(inputs, tmp_path, capsys):
     (tmp_path / "sweep/results.csv").unlink()
     assert main(["report", str(tmp_path / "sweep"), "-o", str(tmp_path / "r.html")]) == 2
     assert "results.csv: must be a readable CSV" in capsys.readouterr().err
+
+
+def test_everything_that_is_drawn_has_a_name_and_a_unit():
+    """No axis or heading shows a field's raw name; what has a unit in its name says it."""
+    units = {"_cycles": "cycles", "_bytes": "bytes", "_mhz": "MHz", "_mb_s": "MB/s", "_pj": "pJ", "_pj_per_byte": "pJ a",
+             "_j": "J, model", "_bits": "bits", "_gib": "GiB", "_watt": "W", "seconds": "s"}  # fmt: skip
+    names = [*FIGURES, *AXIS_FIELDS, *(f"layers.conv1.{field}" for field in LAYER_FIELDS)]
+    for name in names:
+        text = label(name)
+        assert "_" not in text, name
+        for suffix, unit in units.items():
+            if name.endswith(suffix):
+                assert f"({unit}" in text, name
+    assert len({label(name) for name in names}) == len(names)
+    assert label("layers.*.tokens") == "*: tokens (rows a sample)"
+    assert label("width") == "width"
