@@ -41,7 +41,9 @@ def label(record: dict) -> str:
 
 
 def test_every_record_is_known():
-    assert {path.stem for path in FOLDER.glob("*.json")} == RUNS.keys() | {"allocation"}  # the gallery's figure
+    assert {path.stem for path in FOLDER.glob("*.json")} == RUNS.keys() | {
+        "allocation"
+    }  # test_allocate.py holds that one
 
 
 @pytest.mark.parametrize("name", RUNS)

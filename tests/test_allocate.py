@@ -17,7 +17,18 @@ from nmsat.models import Accelerator, Sparsity, Workload
 from nmsat.models.errors import NmsatError
 from nmsat.models.pruning.knapsack import choose
 from nmsat.models.workload_file import WorkloadFile
-from nmsat.reports.allocation_study import BUDGETS, load_record, means, measure, to_markdown
+from nmsat.reports.allocation_study import (
+    ACCELERATOR,
+    BATCH,
+    BUDGETS,
+    EPOCHS,
+    NETWORKS,
+    SEEDS,
+    load_record,
+    means,
+    measure,
+    to_markdown,
+)
 from nmsat.simulator import simulate
 from nmsat.simulator.allocate import apply, bare, chain_cycles, problem, weight_error
 
@@ -135,6 +146,46 @@ def test_trained_networks_err_less_at_equal_cycles():
         assert 0.75 < row["allocated_error"] / row["uniform_error"] < 0.99
         assert -0.001 < row["allocated_accuracy"] - row["uniform_accuracy"] < 0.06
     assert to_markdown(record) in (ROOT / "docs/allocation.md").read_text()
+
+
+def test_the_record_is_of_its_command():
+    record = load_record()
+    assert record["command"] == "python -m nmsat.reports.allocation_study reports/accuracy/allocation.json"
+    assert (record["accelerator"], record["batch"], record["epochs"]) == (ACCELERATOR, BATCH, EPOCHS)
+    assert [(run["network"], run["seed"]) for run in record["runs"]] == list(itertools.product(NETWORKS, range(SEEDS)))
+    for run in record["runs"]:
+        rows = [row[kind] for row in run["budgets"] for kind in ("uniform", "allocated")]
+        images = 540 * np.array([run["dense_accuracy"], *(row["accuracy"] for row in rows)])
+        assert np.allclose(images, np.rint(images), atol=1e-6)
+        assert [row["budget"] for row in run["budgets"]] == list(BUDGETS)
+        curve = np.array(run["curve"])
+        assert (np.diff(curve, axis=0) * [1, -1] >= 0).all()  # more cycles, no more error
+        for row in run["budgets"]:  # no point of the curve is better than the choice within the same budget
+            within = curve[curve[:, 0] <= row["uniform"]["cycles"], 1]
+            assert row["allocated"]["error"] <= within.min() + 1e-12
+
+
+def test_every_choice_in_the_record_costs_its_cycles():
+    """Each network with the recorded patterns, simulated again."""
+    accelerator, seen = Accelerator.load(ACCELERATOR), set()
+    for run in load_record()["runs"]:
+        base = NETWORKS[run["network"]]()
+        for row in (row[kind] for row in run["budgets"] for kind in ("uniform", "allocated")):
+            key = run["network"], tuple(row["patterns"].items())
+            if key in seen:
+                continue
+            seen.add(key)
+            layers = tuple(
+                layer.model_copy(
+                    update={"pattern": Sparsity.parse(row["patterns"][layer.name])}
+                    if layer.name in row["patterns"]
+                    else {"prune": False}
+                )
+                for layer in base.layers
+            )
+            network = base.model_copy(update={"layers": layers})
+            assert simulate(network, accelerator, batch=BATCH, mode="infer").totals["cycles"] == row["cycles"], key
+    assert len(seen) > 10
 
 
 def test_the_record_can_be_made_again():
