@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ..models.yaml_io import named_file, names_in, read_yaml, validate
-
-_FOLDER = Path(__file__).parent / "boards"
+from ..models.yaml_io import NamedFile
 
 
 def _tuple(value: object) -> object:
@@ -155,10 +151,10 @@ class Configuration(_Sourced, frozen=True):
     power_budget_w: int = Field(ge=1, le=1000, description="of the design, given to Vivado's power report")
 
 
-class Board(BaseModel, frozen=True):
+class Board(NamedFile, frozen=True):
     """A card; see ``fpga/boards/vcu1525.yaml``. Unknown keys, unnamed sources and pins used twice are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    _files = "board", Path(__file__).parent / "boards"
 
     format: Literal["nmsat-board/1"]
     name: Word
@@ -244,25 +240,3 @@ class Board(BaseModel, frozen=True):
             found |= {clock.p: clock.io_standard, clock.n: clock.io_standard}
         found |= dict.fromkeys(self.leds.pins, self.leds.io_standard)
         return found | dict.fromkeys(self.switches.pins, self.switches.io_standard)
-
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Board:
-        """Load a shipped board by name (``vcu1525``) or a YAML file by path.
-
-        Raises
-        ------
-        InputFileError
-            If there is no such name or file, or the file breaks a rule.
-        """
-        path = named_file("board", _FOLDER, name_or_path, (".yaml", ".yml"))
-        return validate(cls, read_yaml(path), str(name_or_path))
-
-    @staticmethod
-    def names() -> list[str]:
-        """Names of the boards that ship with the package, sorted."""
-        return names_in(_FOLDER)
-
-    def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]

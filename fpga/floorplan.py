@@ -11,11 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError
-from ..models.yaml_io import named_file, names_in, read_yaml, validate
+from ..models.yaml_io import NamedFile
 from .board import Board
 from .hierarchy import Hierarchy
 
-_FOLDER = Path(__file__).parent / "floorplans"
 CROSSING_REGISTERS = 2
 """Fewest registers of a signal that changes the region: one on each side."""
 
@@ -56,33 +55,16 @@ class Rule(BaseModel, frozen=True):
         return re.compile(text)
 
 
-class Floorplan(BaseModel, frozen=True):
+class Floorplan(NamedFile, frozen=True):
     """A floorplan file; see ``fpga/floorplans/halves.yaml``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    _files = "floorplan", Path(__file__).parent / "floorplans"
 
     format: Literal["nmsat-floorplan/1"]
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
     description: str = Field(default="", max_length=300, pattern=r"^[^\n\r\\]*$")
     rest: int = Field(ge=0, le=3, description="region of everything that no rule names")
     rules: Annotated[tuple[Rule, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
-
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Floorplan:
-        """Load a shipped floorplan by name (``halves``) or a YAML file by path.
-
-        Raises
-        ------
-        InputFileError
-            If there is no such name or file, or the file breaks a rule.
-        """
-        path = named_file("floorplan", _FOLDER, name_or_path, (".yaml", ".yml"))
-        return validate(cls, read_yaml(path), str(name_or_path))
-
-    @staticmethod
-    def names() -> list[str]:
-        """Names of the floorplans that ship with the package, sorted."""
-        return names_in(_FOLDER)
 
     @property
     def regions(self) -> tuple[int, ...]:

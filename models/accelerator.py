@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from .errors import NmsatError
 from .sparsity import DENSE, Sparsity
 from .window import GREATEST_LSB, LEAST_LSB, MAX_TERMS_LOG2, Window
-from .yaml_io import named_file, names_in, read_yaml, validate
-
-_FOLDER = Path(__file__).parent / "accelerators"
+from .yaml_io import NamedFile, content_hash, validate
 
 
-class Accelerator(BaseModel, frozen=True):
+class Accelerator(NamedFile, frozen=True):
     """A SAT-like accelerator: a systolic array of sparse processing elements, its buffers and memory.
 
     All fields are flat, so ``replace(rows=16)`` and sweeps name them directly. Latencies are in clock
     cycles. Buffer sizes are of *one* of the two banks (every buffer is double).
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    _files = "accelerator", Path(__file__).parent / "accelerators"
 
     format: Literal["nmsat-accelerator/1"] = Field(description="file format and version")
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -86,23 +82,6 @@ class Accelerator(BaseModel, frozen=True):
                 raise ValueError(f"{key}: must be a power of two, not {value}")
         return self
 
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Accelerator:
-        """Load a shipped accelerator by name (``sat``) or a YAML file by path.
-
-        Raises
-        ------
-        InputFileError
-            If there is no such name or file, or the file breaks a rule.
-        """
-        path = named_file("accelerator", _FOLDER, name_or_path, (".yaml", ".yml"))
-        return validate(cls, read_yaml(path), str(name_or_path))
-
-    @staticmethod
-    def names() -> list[str]:
-        """Names of the accelerators that ship with the package, sorted."""
-        return names_in(_FOLDER)
-
     def replace(self, **changes: Any) -> Accelerator:
         """A validated copy with some fields changed; unknown names and bad values raise NmsatError."""
         return validate(type(self), {**self.model_dump(), **changes}, f"accelerator {self.name!r}")
@@ -158,7 +137,6 @@ class Accelerator(BaseModel, frozen=True):
         return Sparsity(sparsity.keep, group) if sparsity.keep < group and sparsity.keep <= self.max_keep else DENSE
 
     def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of all fields in canonical JSON; the window's count only if it is used."""
+        """:func:`content_hash` of all fields; the window's count only if it is used."""
         unused = set() if self.accumulator == "window" else {"window_lsb", "window_bits"}
-        text = json.dumps(self.model_dump(exclude=unused), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return content_hash(self.model_dump(exclude=unused))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from .yaml_io import named_file, names_in, read_yaml, validate
-
-_FOLDER = Path(__file__).parent / "cores"
+from .yaml_io import NamedFile
 
 Isa = Literal["aarch64", "x86-64"]
 Engine = Literal["none", "wasmtime", "v8"]
@@ -73,10 +69,11 @@ class Cache(_Sourced, frozen=True):
     miss_source: str = Field(min_length=1)
 
 
-class Core(BaseModel, frozen=True):
+class Core(NamedFile, frozen=True):
     """A core as the cycle model of docs/kernel_model.md needs it; every number names its source."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, ignored_types=(cached_property,))
+    model_config = ConfigDict(ignored_types=(cached_property,))
+    _files = "core", Path(__file__).parent / "cores"
 
     format: Literal["nmsat-core/1"] = Field(description="file format and version")
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -127,32 +124,10 @@ class Core(BaseModel, frozen=True):
             found += [(f"caches.{number}", cache.source), (f"caches.{number}.miss", cache.miss_source)]
         return found + [(f"operations.{name}", value.source) for name, value in self.operations.items()]
 
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Core:
-        """Load a shipped core by name (``cortex-a73``) or a YAML file by path.
-
-        Raises
-        ------
-        InputFileError
-            If there is no such name or file, or the file breaks a rule.
-        """
-        path = named_file("core", _FOLDER, name_or_path, (".yaml", ".yml"))
-        return validate(cls, read_yaml(path), str(name_or_path))
-
-    @staticmethod
-    def names() -> list[str]:
-        """Names of the cores that ship with the package, sorted."""
-        return names_in(_FOLDER)
-
     @property
     def clock_hz(self) -> int:
         """Core clock in Hz."""
         return self.clock_mhz.value * 1_000_000
-
-    def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __hash__(self) -> int:
         return hash(self.config_hash_cached)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .errors import NmsatError
-from .yaml_io import named_file, names_in, read_yaml, validate
+from .yaml_io import NamedFile, validate
 
-_FOLDER = Path(__file__).parent / "energy"
 EVENTS = (
     "mac_os_pj", "mac_ws_pj", "select_pj", "sore_compare_pj", "wuve_weight_pj", "vector_slot_pj",
     "buffer_pj_per_byte", "dram_pj_per_byte", "static_watt",
@@ -77,10 +74,10 @@ class Events:
         )  # fmt: skip
 
 
-class EnergyTable(BaseModel, frozen=True):
+class EnergyTable(NamedFile, frozen=True):
     """Energies of all events (a YAML file; ``vcu1525`` ships with the package)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    _files = "energy table", Path(__file__).parent / "energy"
 
     format: Literal["nmsat-energy/1"]
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -96,22 +93,6 @@ class EnergyTable(BaseModel, frozen=True):
         if missing := [name for name in EVENTS if name not in self.events]:
             raise ValueError(f"events.{missing[0]}: must be given")
         return self
-
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> EnergyTable:
-        """Load a shipped table by name or a YAML file by path; anything wrong with it is an InputFileError."""
-        path = named_file("energy table", _FOLDER, name_or_path, (".yaml", ".yml"))
-        return validate(cls, read_yaml(path), str(name_or_path))
-
-    @staticmethod
-    def names() -> list[str]:
-        """Names of the tables that ship with the package, sorted."""
-        return names_in(_FOLDER)
-
-    def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def picojoules(self, events: Events, bound: Bound = "typical", known: Mapping[str, Any] | None = None) -> Any:
         """Energy of ``events``; ``known`` values (or arrays) take the place of the table's in every bound.

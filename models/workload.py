@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +19,7 @@ from .stages import (
     WeightTensor,
     check_stages,
 )
-from .yaml_io import named_file, names_in, read_yaml, validate
+from .yaml_io import content_hash, named_file, names_in, read_yaml, validate
 
 FORMAT = "nmsat-workload/1"
 _FOLDER = Path(__file__).parent / "zoo"
@@ -296,7 +295,6 @@ class Workload(BaseModel, frozen=True):
         return unset | {"layers": layers}
 
     def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of all fields in canonical JSON."""
+        """:func:`content_hash` of all fields that are given."""
         data: dict[str, Any] = json.loads(self.model_dump_json(exclude=self._unset()))
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return content_hash(data)

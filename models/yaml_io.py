@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputFileError, NmsatError
 
@@ -35,6 +37,41 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+class NamedFile(BaseModel, frozen=True):
+    """What users write as a YAML file, and of which the package ships some by name: accelerators, cores, boards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    _files: ClassVar[tuple[str, Path]]
+    """What it is called in messages, and the folder of those that ship."""
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Self:
+        """Load a shipped one by name, or a YAML file by path.
+
+        Raises
+        ------
+        InputFileError
+            If there is no such name or file, or the file breaks a rule.
+        """
+        path = named_file(*cls._files, name_or_path, (".yaml", ".yml"))
+        return validate(cls, read_yaml(path), str(name_or_path))
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names of those that ship with the package, sorted."""
+        return names_in(cls._files[1])
+
+    def config_hash(self) -> str:
+        """:func:`content_hash` of all fields."""
+        return content_hash(self.model_dump())
+
+
+def content_hash(content: dict[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of plain values in canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def named_file(kind: str, folder: Path, name: str | Path, suffixes: tuple[str, ...]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from ...models.accelerator import Accelerator
 from ...models.area import RESOURCES
 from ...models.energy_table import EVENTS, Bound
 from ...models.errors import InputFileError, NmsatError
-from ...models.yaml_io import read_yaml, validate
+from ...models.yaml_io import content_hash, read_yaml, validate
 from ..energy import table_of
 from .designs import CHOICES, FIELDS, Designs
 from .layer_fields import LAYER_NUMBERS, check_layer_field, check_layer_value, is_layer_field, places
@@ -334,7 +333,6 @@ class SweepSpec(BaseModel, frozen=True):
         return cls.model_validate(json.loads(text))
 
     def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of the file's content and the base accelerator's."""
+        """A hash of the file's content and the base accelerator's."""
         content = {"spec": json.loads(self.to_json()), "accelerator": self.base().config_hash()}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return content_hash(content)
