@@ -239,7 +239,7 @@ def _pack(args: argparse.Namespace) -> int:
     from ..models.workload_file import WorkloadFile
 
     file, rows = WorkloadFile.load(Path(args.workload)), []
-    sizes = {layer.name: columns(layer) for layer in file.workload.layers}
+    sizes = {layer.name: columns(layer) for layer in file.workload.expanded().layers}
     for name, weights in matrices(file).items():
         packed = pack(kernel_for(weights), weights)
         rows.append(
@@ -283,8 +283,9 @@ def _network(args: argparse.Namespace) -> int:
         from ..models.workload_file import WorkloadFile
 
         file = WorkloadFile.load(Path(args.workload))
-        weights = {x.name: kept_weights(file, x.name) for x in workload.layers if x.has_weights}
-        biases = {x.name: np.zeros(x.oc, np.float32) for x in workload.layers if x.has_weights}
+        weighted = [x for x in workload.expanded().layers if x.has_weights]
+        weights = {x.name: kept_weights(file, x.name) for x in weighted}
+        biases = {x.name: np.zeros(x.oc, np.float32) for x in weighted}
     network = lower(workload, weights, biases, "fma" if args.simd == "relaxed" else "mul_add")
     window = network.input_window
     shape = (window.h, window.w, network.input_shape[2])

@@ -57,12 +57,13 @@ def compile_program(
         raise NmsatError.rule("", "mode", f"one of {', '.join(MODES)}", mode)
     if recipe.name != "dense":
         accelerator.check_pattern(pattern)
+    source, workload = workload, workload.expanded()
     edges = Edges(workload, train=mode == "train")
     chains = _Lowerer(workload, accelerator, recipe, pattern, batch, options, edges).chains(mode == "train")
     meta = {
         "nmsat": __version__,
         "workload": workload.name,
-        "workload_hash": workload.config_hash(),
+        "workload_hash": source.config_hash(),
         "accelerator": accelerator.name,
         "accelerator_hash": accelerator.config_hash(),
         "method": recipe.name,

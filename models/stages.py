@@ -52,7 +52,7 @@ class StageFacts(BaseModel, frozen=True):
     """One stage's product: C[m, n] = sum_k A[m, k] B[k, n], once a group, for the file's whole batch.
 
     ``pattern`` None leaves the choice to the run's method and sparsity; ``dense`` says the stage runs dense.
-    Everything here can be recomputed from the shape, the batch and the mask, and is.
+    Everything here but ``activation_density`` can be recomputed from the shape, the batch and the mask, and is.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -65,6 +65,9 @@ class StageFacts(BaseModel, frozen=True):
     axis: Axis | None = Field(default=None, description="weight axis of the groups: in (ff) or out (bp)")
     mask: str | None = Field(default=None, max_length=256, description="packed mask in the tensor file")
     density: Density | None = Field(default=None, description="share of weights that the mask keeps")
+    activation_density: Density | None = Field(
+        default=None, description="measured share of activations that are not zero: X in ff and wu, dY in bp"
+    )
 
 
 class Stages(BaseModel, frozen=True):
@@ -165,6 +168,9 @@ def check_stages(layer: Layer, batch: int, *, first: bool, train: bool) -> None:
                 f"{place}: m, n, k must be {sizes[0]}, {sizes[1]}, {sizes[2]} by shape and batch, not {found}"
             )
         _check_pattern(layer, name, facts, place)
+    if stages.wu and len({stages.ff.activation_density, stages.wu.activation_density} - {None}) > 1:
+        rule = f"must be {stages.ff.activation_density} as in ff, both read X, not {stages.wu.activation_density}"
+        raise ValueError(f"{layer.name}.stages.wu.activation_density: {rule}")
 
 
 def _check_pattern(layer: Layer, stage: str, facts: StageFacts, place: str) -> None:

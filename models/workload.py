@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from .side_products import SideProduct, check_side_products, expanded
 from .sparsity import DENSE, Sparsity
 from .stages import (
     SIZE_LIMIT,
@@ -87,6 +88,9 @@ class Layer(BaseModel, frozen=True):
     )
     weights: WeightTensor | None = Field(default=None, description="where the weights are in the tensor file")
     stages: Stages | None = Field(default=None, description="products, masks and measured densities")
+    extra: Annotated[tuple[SideProduct, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
+        Field(default=(), max_length=3, description="side products: low-rank and block-diagonal terms")
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Layer:
@@ -110,6 +114,7 @@ class Layer(BaseModel, frozen=True):
                 raise ValueError(f"{key}: must be at most size + 2*pad = {size + 2 * self.pad}, not {kernel}")
         if self.pad and self.pad >= max(self.kh, self.kw):
             raise ValueError(f"pad: must be smaller than the kernel, not {self.pad}")
+        check_side_products(self)
         if self.macs > 2**62 or self.out_elements > 2**40:
             raise ValueError(f"layer {self.name!r}: must stay below 2^62 multiply-accumulates a sample")
         return self
@@ -216,6 +221,7 @@ class Workload(BaseModel, frozen=True):
         if not any(layer.is_product for layer in self.layers):
             raise ValueError("layers: must hold at least one conv2d, linear, depthwise or attention layer")
         self._check_stages()
+        self.expanded()
         return self
 
     def _check_stages(self) -> None:
@@ -259,15 +265,19 @@ class Workload(BaseModel, frozen=True):
         """Names of the zoo, sorted."""
         return names_in(_FOLDER)
 
+    def expanded(self) -> Workload:
+        """The network with its side products as layers of their own; itself where it has none."""
+        return expanded(self)
+
     @property
     def macs(self) -> int:
-        """Forward multiply-accumulates of one sample."""
-        return sum(layer.macs for layer in self.layers)
+        """Forward multiply-accumulates of one sample, side products included."""
+        return sum(layer.macs for layer in self.expanded().layers)
 
     @property
     def weights(self) -> int:
         """Weight elements of the products (biases and normalisation parameters not counted)."""
-        return sum(layer.weight_elements for layer in self.layers)
+        return sum(layer.weight_elements for layer in self.expanded().layers)
 
     def inputs_of(self) -> dict[str, tuple[str, ...]]:
         """Names of the layers that every layer reads; () for the network's own input."""
@@ -288,9 +298,9 @@ class Workload(BaseModel, frozen=True):
         """Header and layer facts that are not given: a shape alone keeps its hash."""
         header = ("source", "tensors", "batch", "mode", "accuracy", "notes")
         unset: dict[str, Any] = {name: True for name in header if not getattr(self, name)}
-        facts = ("weights", "stages")
+        facts = ("weights", "stages", "extra")
         layers = {
-            index: {name for name in facts if getattr(layer, name) is None} for index, layer in enumerate(self.layers)
+            index: {name for name in facts if not getattr(layer, name)} for index, layer in enumerate(self.layers)
         }
         return unset | {"layers": layers}
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .errors import InputFileError, NmsatError
 from .golden.engines import pack_mask, unpack_mask
 from .npz import NpzReader, write_npz
+from .side_products import SideProduct, side_layers
 from .sparsity import DENSE, Sparsity
 from .stages import (
     DENSITY_TOLERANCE,
@@ -64,6 +65,7 @@ class WorkloadFile:
         weights: Mapping[str, NDArray[Any]] | None = None,
         masks: Mapping[tuple[str, str], Mask] | None = None,
         patterns: Mapping[tuple[str, str], Sparsity | str] | None = None,
+        activations: Mapping[str, float] | None = None,
         source: Source | None = None,
         accuracy: tuple[Accuracy, ...] = (),
         notes: tuple[str, ...] = (),
@@ -73,11 +75,13 @@ class WorkloadFile:
         Parameters
         ----------
         weights : mapping of layer name to array (oc, kh, kw, ic / groups) or, for linear, (oc, ic)
-            float16 or float32.
+            float16 or float32. Side products under the names that they expand to: all of one or none.
         masks : mapping of (layer name, "ff" or "bp") to bool array of the same shape
             What a stage keeps.
         patterns : mapping of (layer name, stage) to N:M
             Of every mask; a stage without one is left to the run. ``dense`` needs no mask.
+        activations : mapping of layer name to float
+            Measured share of the layer's input that is not zero.
 
         Raises
         ------
@@ -85,9 +89,10 @@ class WorkloadFile:
             If a tensor does not fit its layer, a mask breaks its pattern, or a weight is not finite.
         """
         masks, patterns = dict(masks or {}), {key: Sparsity.parse(p) for key, p in (patterns or {}).items()}
-        layers = {layer.name: layer for layer in workload.layers}
+        layers = {layer.name: layer for layer in workload.expanded().layers}
+        own = {layer.name for layer in workload.layers}
         for name, stage in (*masks, *patterns, *((name, "ff") for name in weights or {})):
-            if name not in layers or stage not in REDUCTION_AXES:
+            if name not in (layers if name in (weights or {}) else own) or stage not in REDUCTION_AXES:
                 raise NmsatError.rule("workload", f"{name}.{stage}", "a layer of the workload and stage ff or bp", name)
         held = {name: _shaped(layers[name], array) for name, array in (weights or {}).items()}
         kept = {key: _shaped(layers[key[0]], mask) for key, mask in masks.items()}
@@ -96,7 +101,8 @@ class WorkloadFile:
             layer.model_copy(
                 update={
                     "weights": WeightTensor(tensor=f"{layer.name}.weight") if layer.name in held else None,
-                    "stages": _stages(plain, layer, held.get(layer.name), kept, patterns),
+                    "stages": _stages(plain, layer, held.get(layer.name), kept, patterns, activations or {}),
+                    "extra": _stored(layer, held),
                 }
             )
             for layer in workload.layers
@@ -134,7 +140,9 @@ class WorkloadFile:
             if digest != workload.tensors.sha256:
                 hint = "the two files belong to different networks"
                 raise NmsatError.rule(where, "tensors.sha256", f"that of {tensors.name}", workload.tensors.sha256, hint)
-            weights = {layer.name: _weights(layer, arrays, where) for layer in workload.layers if layer.weights}
+            weights = {
+                layer.name: _weights(layer, arrays, where) for layer in workload.expanded().layers if layer.weights
+            }
             masks = {
                 (layer.name, stage): _mask(layer, facts.mask, arrays, where)
                 for layer in workload.layers
@@ -267,6 +275,7 @@ def _stages(
     weights: NDArray[Any] | None,
     masks: Mapping[tuple[str, str], Mask],
     patterns: Mapping[tuple[str, str], Sparsity],
+    activations: Mapping[str, float],
 ) -> Stages | None:
     """Facts of a layer's stages; None for elementwise layers."""
     sizes = stage_sizes(layer, workload.batch or 1)
@@ -291,11 +300,24 @@ def _stages(
             axis=REDUCTION_AXES[stage] if sparse else None,
             mask=f"{layer.name}.{stage}" if mask is not None else None,
             density=round(int(np.count_nonzero(kept)) / kept.size, 6) if kept is not None else None,
+            activation_density=None if stage == "bp" else activations.get(layer.name),
         )
     unused = [stage for stage in REDUCTION_AXES if not wanted[stage] and (layer.name, stage) in masks]
     if unused:
         raise NmsatError.rule("workload", f"{layer.name}.{unused[0]}", "a stage the layer has", unused[0])
     return Stages(**found)
+
+
+def _stored(layer: Layer, held: Mapping[str, NDArray[Any]]) -> tuple[SideProduct, ...]:
+    """Side products with whether their weights are held: all of one or none."""
+    found, made = [], side_layers(layer)
+    for item in layer.extra:
+        names = [part.name for part in made[item.place]]
+        there = [name for name in names if name in held]
+        if there and there != names:
+            raise NmsatError.rule("workload", f"{layer.name}.extra", f"given weights for all of {names}", there)
+        found.append(item.model_copy(update={"stored": bool(there)}))
+    return tuple(found)
 
 
 def _all_stages(layer: Layer) -> list[tuple[str, StageFacts]]:

@@ -31,6 +31,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_workload_file.py::test_a_lie_is_one_clear_error",
     ),
     (
+        "side products (low-rank, block-diagonal): cycles, values, files",
+        "yes",
+        "test_side_products.py::test_values_are_those_of_the_formula",
+    ),
+    (
         "ONNX, safetensors, NPZ in; patterns found; masks simulated",
         "yes",
         "test_importers.py::test_layers_shapes_and_patterns_of_real_exports",

@@ -45,7 +45,8 @@ def simulate(
     dense_cycles = None
     if method != "dense":
         dense_cycles = _dense_cycles(workload, accelerator, batch, mode, options)
-    return _with_measured(summarise(program, accelerator, options, dense_cycles), workload, accelerator)
+    result = _with_measured(summarise(program, accelerator, options, dense_cycles), workload, accelerator)
+    return _with_activations(result, workload)
 
 
 def _with_measured(result: RunResult, workload: Workload, accelerator: Accelerator) -> RunResult:
@@ -75,6 +76,29 @@ def _with_measured(result: RunResult, workload: Workload, accelerator: Accelerat
     useful = sum(row["useful_macs"] for row in rows)
     utilization = useful / (result.totals["cycles"] * accelerator.processing_elements)
     return RunResult(meta, result.totals | {"useful_macs": useful, "utilization": utilization}, tuple(rows))
+
+
+def _with_activations(result: RunResult, workload: Workload) -> RunResult:
+    """Measured activation densities beside what the array does, which multiplies by zeros all the same.
+
+    Where the file knows any, rows have ``activation_density`` (or None), and the totals ``nonzero_macs``: the useful
+    ones without those by a zero activation, as if zeros and masks were independent. Nothing else changes.
+    """
+    known = {
+        (layer.name, stage): facts.activation_density
+        for layer in workload.layers
+        for stage in ("ff", "bp", "wu")
+        if layer.stages and (facts := layer.stages.of(stage)) and facts.activation_density is not None
+    }
+    if not known:
+        return result
+    rows = tuple({**row, "activation_density": known.get((row["layer"], row["stage"]))} for row in result.layers)
+    nonzero = sum(round(row["useful_macs"] * _share(row["activation_density"])) for row in rows)
+    return RunResult(result.meta, result.totals | {"nonzero_macs": nonzero}, rows)
+
+
+def _share(density: float | None) -> float:
+    return 1.0 if density is None else density
 
 
 @lru_cache(maxsize=64)

@@ -42,7 +42,7 @@ def simulate_scalesim(
     if dataflow not in DATAFLOWS:
         raise NmsatError.rule("", "dataflow", "os, ws or is under SCALE-Sim semantics", dataflow)
     rows, pes = [], accelerator.processing_elements
-    for layer in workload.layers:
+    for layer in workload.expanded().layers:
         if not layer.is_product:
             continue
         m, n, k, repeats = product_sizes(layer, batch)

@@ -10,6 +10,7 @@ import pytest
 from nmsat.dataflow import Options, compile_program
 from nmsat.dataflow.program import Kind, Stage
 from nmsat.models import Accelerator, Layer, Workload
+from nmsat.models.side_products import SideProduct
 from nmsat.simulator import execute, load_tensors, load_weights, new_image, read_tensor
 
 BATCH = 3
@@ -97,7 +98,24 @@ ROWS = Workload(
         each("loss", "cross_entropy", 5),
     ),
 )
+SIDE = Workload(  # low-rank and block-diagonal terms, beside and around a convolution and a linear layer
+    name="side",
+    layers=(
+        Layer(name="a", op="conv2d", ic=2, oc=8, kh=3, kw=3, h=6, w=6, pad=1, stride=2, extra=(
+            SideProduct(kind="low-rank", rank=3), SideProduct(kind="block-diagonal", blocks=4, side="out"),
+        )),
+        each("a.relu", "relu", 8, 3),
+        Layer(name="b", op="conv2d", ic=8, oc=8, h=3, w=3, kh=3, kw=3, pad=1, extra=(
+            SideProduct(kind="block-diagonal", blocks=2, side="in"),
+        )),
+        Layer(name="fc", op="linear", ic=72, oc=5, extra=(
+            SideProduct(kind="block-diagonal", blocks=8, side="in"), SideProduct(kind="low-rank", rank=2),
+        )),
+        each("loss", "cross_entropy", 5),
+    ),
+).expanded()  # fmt: skip
 TASKS = {
+    "side": (SIDE, (BATCH, 6, 6, 2)),
     "residual": (RESIDUAL, (BATCH, 6, 6, 2)),
     "attention": (ATTENTION, (BATCH, 24)),
     "normalised": (NORMALISED, (BATCH, 6, 6, 2)),
@@ -192,8 +210,9 @@ def test_outputs_follow_the_definition(task, flow):
     expected, outputs = losses(net, {k: v.astype(float) for k, v in weights.items()}, x.astype(float), labels)
     found = read_tensor(program, image, "losses")
     assert np.allclose(found, expected, rtol=0.02, atol=0.02)  # a dozen binary16 roundings of values around 1 to 8
-    logits = read_tensor(program, image, "fc.y")
-    assert np.allclose(logits.reshape(BATCH, -1), outputs["fc"].reshape(BATCH, -1), rtol=0.02, atol=0.03)
+    name = net.layers[-2].name if net.layers[-2].is_product else "fc"
+    logits = read_tensor(program, image, f"{name}.y")
+    assert np.allclose(logits.reshape(BATCH, -1), outputs[name].reshape(BATCH, -1), rtol=0.02, atol=0.03)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -203,7 +222,7 @@ def test_gradients_follow_the_differences_of_the_loss(task):
     wide = {name: w.astype(float) for name, w in weights.items()}
     rng, step = np.random.default_rng(5), 1e-5
     for name, w in wide.items():
-        stored = read_tensor(program, image, f"{name}.affine")[4:6] if len(w) == 2 else None
+        stored = read_tensor(program, image, f"{name}.affine")[4:6] if w.ndim == 2 else None
         g = (read_tensor(program, image, f"{name}.g").reshape(w.shape) if stored is None else stored) / SCALE
         for _ in range(4):
             direction = rng.normal(size=w.shape)

@@ -47,7 +47,8 @@ def matrices(file: WorkloadFile) -> dict[str, F32]:
     NmsatError
         If there is none, or one has no weights in the file.
     """
-    found = {x.name: kept_weights(file, x.name).reshape(x.oc, x.ic) for x in file.workload.layers if is_matrix(x)}
+    layers = file.workload.expanded().layers
+    found = {x.name: kept_weights(file, x.name).reshape(x.oc, x.ic) for x in layers if is_matrix(x)}
     if not found:
         raise NmsatError.rule(file.workload.name, "layers", "linear or 1x1 convolutions, at least one", 0)
     return found

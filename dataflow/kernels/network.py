@@ -74,7 +74,7 @@ def sample_parameters(workload: Workload, sparsity: float, seed: int = 0) -> tup
     if not 0 <= sparsity < 1:
         raise NmsatError.rule("", "sparsity", "from 0 to below 1", sparsity)
     rng, weights, biases = np.random.default_rng(seed), {}, {}
-    for layer in workload.layers:
+    for layer in workload.expanded().layers:
         if not layer.has_weights:
             continue
         shape = (layer.oc, layer.kh, layer.kw, layer.ic // layer.groups)
@@ -97,6 +97,7 @@ def lower(
     NmsatError
         For a layer these kernels do not have, or one that reads the inside of a fused chain.
     """
+    workload = workload.expanded()
     layers, steps = list(workload.layers), []
     reads = workload.inputs_of()
     alias: dict[str, str] = {}

@@ -74,12 +74,15 @@ def import_network(
         raise NmsatError.rule("", "batch", "an integer from 1 to 1048576", batch)
     found = _read(path, dims)
     workload = found.workload(path.stem, f"Made from {path.name}.")
-    layers = {layer.name: layer for layer in workload.layers}
+    layers = {layer.name: layer for layer in workload.expanded().layers}
+    own = {layer.name: layer for layer in workload.layers}
     seen = {name: detect(weight, layers[name].groups, wanted) for name, weight in found.weights.items()}
     pruned = wanted is not None or any(item.density < 1 for item in seen.values())
     patterns: dict[tuple[str, str], Sparsity] = {}
     for name, item in seen.items() if pruned else ():
-        for stage in ("ff", "bp") if mode == "train" and workload.input_gradient(layers[name]) else ("ff",):
+        if name not in own:
+            continue  # a side product is dense
+        for stage in ("ff", "bp") if mode == "train" and workload.input_gradient(own[name]) else ("ff",):
             patterns[name, stage] = _runs(layers[name], item.ff if stage == "ff" else item.bp)
     rows = [_row(layers[name], item, patterns) for name, item in seen.items()]
     notes = [*(f"{text} ({count}x)" for text, count in found.notes.items()), *_broken(rows)]

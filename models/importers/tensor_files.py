@@ -44,7 +44,7 @@ def read_tensors(path: Path) -> Network:
 
 def _network(path: Path, workload: Workload, names: list[str], read: Callable[[str], NDArray[Any]]) -> Network:
     found, known = _Given(str(path), workload), set(names)
-    for layer in workload.layers:
+    for layer in workload.expanded().layers:
         if not layer.has_weights:
             continue
         stated = layer.weights
@@ -83,7 +83,8 @@ class _Given(Network):
 
 
 def _plain(layer: Layer) -> Layer:
-    return layer.model_copy(update={"stages": None, "weights": None})
+    extra = tuple(item.model_copy(update={"stored": False}) for item in layer.extra)
+    return layer.model_copy(update={"stages": None, "weights": None, "extra": extra})
 
 
 def _workload(path: Path, text: str | None) -> Workload:

@@ -46,6 +46,7 @@ def workload_file(
         weights=weights,
         masks=masks,
         patterns={key: pattern for key, pattern in patterns.items() if key in masks or pattern == DENSE},
+        activations=result.activations,
         accuracy=facts,
         notes=(f"trained by {method}",),
     )

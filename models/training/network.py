@@ -51,6 +51,7 @@ class Stack:
             For anything but a chain of conv2d (one group), linear, batchnorm and relu layers that ends in
             cross_entropy.
         """
+        workload = workload.expanded()
         layers: list[Layer] = []
         relus: list[bool] = []
         norms: list[Layer | None] = []
@@ -106,12 +107,15 @@ class Trace:
     logits : float16 array (rows, classes)
     norms : dict of Normalised
         By the normalisation's name.
+    inputs : tuple of float16 arrays
+        What every product reads.
     """
 
     columns: tuple[F16, ...]
     masks: tuple[NDArray[np.bool_] | None, ...]
     logits: F16
     norms: dict[str, Normalised]
+    inputs: tuple[F16, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,10 +163,11 @@ def forward(
     running : mapping of float32 arrays (2, channels), optional
         Mean and variance to use in place of the batch's own.
     """
-    columns, masks, norms = [], [], {}
+    columns, masks, norms, inputs = [], [], {}, []
     for layer, has_relu, norm in zip(stack.layers, stack.relus, stack.norms, strict=True):
         a, y = layer_product(layer, operands[layer.name], x, products)
         columns.append(a)
+        inputs.append(x)
         if norm is not None:
             gamma, beta = (affine or {})[norm.name]
             known = None if running is None else (running[norm.name][0], running[norm.name][1])
@@ -171,7 +176,7 @@ def forward(
         masks.append(relu_mask(y) if has_relu else None)
         y = relu(y) if has_relu else y
         x = y.reshape(-1, layer.oh, layer.ow, layer.oc) if layer.op == "conv2d" else y
-    return Trace(tuple(columns), tuple(masks), x.reshape(-1, stack.layers[-1].oc), norms)
+    return Trace(tuple(columns), tuple(masks), x.reshape(-1, stack.layers[-1].oc), norms, tuple(inputs))
 
 
 def layer_product(layer: Layer, used: Operands, x: F16, products: Products) -> tuple[F16, F16]:

@@ -46,6 +46,8 @@ class RunResult:
         Steps given up because a gradient overflowed.
     state, operands
         The trained weights, and what the stages make of them.
+    activations : dict of float
+        Share of every layer's input that is not zero, over the test images; empty where it was not measured.
     """
 
     accuracy: float
@@ -55,6 +57,7 @@ class RunResult:
     skipped: int
     state: Weights
     operands: dict[str, Operands] = field(repr=False)
+    activations: dict[str, float] = field(default_factory=dict)
 
 
 class MaskWatch:

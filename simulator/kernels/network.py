@@ -74,7 +74,7 @@ def layer_times(core: Core, workload: Workload, pruning: Pruning, tile: Kernel |
 
     ``tile`` fixes the kernel of unstructured and blocked layers instead of choosing it a layer.
     """
-    return [_product(core, x, pruning, tile) if x.is_product else _elementwise(x) for x in workload.layers]
+    return [_product(core, x, pruning, tile) if x.is_product else _elementwise(x) for x in workload.expanded().layers]
 
 
 def _product(core: Core, layer: Layer, pruning: Pruning, tile: Kernel | None) -> LayerTime:
