@@ -40,5 +40,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left half-written in a folder."""
-    for path in folder.glob(f".*{SUFFIX}"):
+    for path in filter(is_leftover, folder.iterdir()):
         path.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a name is one that :func:`whole_file` gives to what is not finished."""
+    return path.name.startswith(".") and path.name.endswith(SUFFIX)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from nmsat.models.energy_table import EnergyTable, Events
 from nmsat.models.errors import NmsatError
 from nmsat.simulator import simulate
 from nmsat.simulator.explore import chunk, sweep
+from nmsat.simulator.explore.inline import InlineExecutor
 from nmsat.simulator.explore.pareto import pareto_front
 from nmsat.simulator.explore.rows import csv_rows
 from nmsat.simulator.explore.spec import Range, SweepSpec
@@ -201,6 +203,40 @@ def test_a_killed_sweep_goes_on(tmp_path, monkeypatch, capsys):
     assert main(["sweep", spec, "-o", str(out), "-q", "--resume"]) == 0  # finished: nothing to do
 
 
+def test_killed_at_every_file_it_writes(tmp_path, monkeypatch):
+    """Before, and after, each file takes its name: what is there goes on, and the end is the same."""
+
+    class Killed(BaseException):
+        pass
+
+    for module in (chunk, sweep):
+        monkeypatch.setattr(module, "CHUNK_POINTS", 300)
+    spec = SweepSpec.load(write(tmp_path, SMALL))
+    executor, replace = InlineExecutor(), os.replace
+    sweep.run_sweep(spec, tmp_path / "whole", executor=executor)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    files = 1 + 2 * chunk.chunks_of(spec) + 3
+    for moment in range(2 * files + 1):
+        count, folder = 0, tmp_path / f"killed{moment}"
+
+        def counted(source, target, moment=moment):
+            nonlocal count
+            if count == moment:
+                raise Killed
+            replace(source, target)
+            count += 2
+            if count == moment + 1:
+                Path(source).write_text("half")  # what a dead process leaves
+                raise Killed
+
+        monkeypatch.setattr(os, "replace", counted)
+        with pytest.raises(Killed) if moment < 2 * files else nullcontext():
+            sweep.run_sweep(spec, folder, executor=executor)
+        monkeypatch.setattr(os, "replace", replace)
+        sweep.run_sweep(spec, folder, executor=executor, resume=True)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole, moment
+
+
 def test_another_sweeps_folder_is_refused(tmp_path, capsys):
     small = write(tmp_path, SMALL)
     assert main(["sweep", str(small), "-o", str(tmp_path / "out"), "-q"]) == 0
@@ -324,6 +360,23 @@ def test_no_point_meets_the_constraints(tmp_path, capsys):
 def test_json_summary_alone_on_stdout(tmp_path, capsys):
     assert main(["sweep", str(write(tmp_path, SMALL)), "-o", str(tmp_path / "out"), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["points"] == 672
+
+
+def test_the_bar_says_rate_and_remaining_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(chunk, "CHUNK_POINTS", 100)
+    monkeypatch.setattr(sweep, "CHUNK_POINTS", 100)
+    store = sweep._store
+
+    def slow(folder, result):
+        time.sleep(0.15)  # the bar is drawn ten times a second
+        store(folder, result)
+
+    monkeypatch.setattr(sweep, "_store", slow)
+    assert main(["sweep", str(write(tmp_path, SMALL)), "-o", str(tmp_path / "out")]) == 0
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert re.search(r"sweep .*[1-6]00/672 [1-9][0-9,]* points/s 0:00:0", drawn), drawn
 
 
 def test_the_example_is_what_the_readme_says(tmp_path, capsys):

@@ -22,7 +22,7 @@ import numpy as np
 
 from ... import __version__
 from ...models.errors import NmsatError
-from ...models.whole_file import remove_leftovers, whole_file, write_whole
+from ...models.whole_file import is_leftover, remove_leftovers, whole_file, write_whole
 from .chunk import CHUNK_POINTS, ChunkResult, chunks_of, columns, evaluate_chunk, grid_size
 from .pareto import pareto_front
 from .parquet import write_parquet
@@ -130,12 +130,13 @@ def _open(spec: SweepSpec, folder: Path, resume: bool) -> None:
             raise NmsatError.rule(str(folder), "", rule, found.get("nmsat"), "start in another folder")
         if not resume:
             raise NmsatError.rule(str(folder), "", "new or empty", "part of this sweep", "say --resume to go on")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or not all(map(is_leftover, folder.iterdir()))):
         raise NmsatError.rule(str(folder), "", "a new or empty folder", "one with other files in it")
     try:
-        (folder / "chunks").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         write_whole(path, json.dumps(manifest, indent=1) + "\n")
+        (folder / "chunks").mkdir(exist_ok=True)
     except OSError as error:
         raise NmsatError(f"{folder}: must be writable; {error.strerror}") from None
 
@@ -188,6 +189,7 @@ def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
     """Chunks in their order into the result files; the chunks go last."""
     path = folder / "summary.json"
     if path.is_file():
+        shutil.rmtree(folder / "chunks", ignore_errors=True)
         return SweepSummary(**json.loads(path.read_text()))
     valid = kept = 0
     refused: Counter[str] = Counter()
