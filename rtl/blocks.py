@@ -29,7 +29,7 @@ def largest_group(accelerator: Accelerator) -> int:
 def component_of(name: str, accelerator: Accelerator) -> Any:
     """A new component by name; ``uspe`` is one element, ``product`` the product unit, ``top`` the accelerator.
 
-    ``drain`` is there with a window only; ``product`` and ``top`` are not there with one yet.
+    ``drain`` is there with a window only.
     """
     if name == "stce":
         return Stce.from_accelerator(accelerator)
@@ -46,9 +46,6 @@ def component_of(name: str, accelerator: Accelerator) -> Any:
         return Epilogue.from_accelerator(accelerator)
     if name == "drain":
         return Drain.from_accelerator(accelerator)
-    if name in ("product", "top") and accelerator.window:
-        where = f"accelerator {accelerator.name!r}"
-        raise NmsatError.rule(where, "accumulator", f"fp32 for {name}", "window", "its blocks take either")
     if name == "product":
         return ProductUnit.from_accelerator(accelerator)
     if name == "top":

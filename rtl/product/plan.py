@@ -22,7 +22,6 @@ from .sizes import DIMENSION_BITS, POSITION_BITS, Sizes
 PRODUCT = descriptor_layout(Kind.PRODUCT)
 
 REFUSED_FLAGS = fmt.ONLINE_PRUNE | fmt.NO_VALUES  # STATISTICS stores nothing: the host forms the sums
-_STEPS = 10
 _DIVISION = DIMENSION_BITS + 1
 
 
@@ -34,7 +33,8 @@ def plan_layout(sizes: Sizes) -> data.StructLayout:
     keep_shift    log2 N, rounded up
     tap_groups    groups of a tap
     groups        G, groups along k
-    k_tiles       WS: tiles along k; OS: 1
+    k_tiles       tiles along k; 1 in OS, unless sums of a window spill
+    k_groups      window: groups of a tile in OS, ``k_groups_last`` of the last one along k
     n_tiles       tiles along n
     m_blocks      OS: tiles along m; WS: chunks of m
     rows          rows of a block: R * I, or the chunk
@@ -53,9 +53,10 @@ def plan_layout(sizes: Sizes) -> data.StructLayout:
     ============= ==========================================================
     """
     rows = sizes.bank_rows.bit_length()
+    spilled = {"k_groups": COUNT_BITS, "k_groups_last": COUNT_BITS} if sizes.array.window else {}
     return data.StructLayout(
         {
-            "ws": 1, "shift": 3, "keep_shift": 3, "keep": 6, "group": 6,
+            **spilled, "ws": 1, "shift": 3, "keep_shift": 3, "keep": 6, "group": 6,
             "interleave": sizes.array.max_interleave.bit_length(),
             "tap_groups": COUNT_BITS, "groups": COUNT_BITS, "k_tiles": COUNT_BITS, "n_tiles": DIMENSION_BITS,
             "m_blocks": DIMENSION_BITS, "rows": rows, "rows_last": rows,
@@ -68,7 +69,7 @@ def plan_layout(sizes: Sizes) -> data.StructLayout:
 
 
 class Planner(wiring.Component):
-    """Takes a descriptor, says how it is executed or why not. About 25 cycles (one divider, one multiplier).
+    """Takes a descriptor, says how it is executed or why not; a product and a bit of a quotient a cycle.
 
     Ports
     -----
@@ -113,12 +114,14 @@ class Planner(wiring.Component):
         with m.If(self.start):
             m.d.sync += [busy.eq(1), step.eq(0)]
             self._simple(m, d, transposed, swapped)
-        bad_size = self._products(m, d, step, busy, transposed, swapped)
-        self._divide(m, d, step, busy)
+        bad_size, overfull = self._products(m, d, step, busy, transposed, swapped)
+        self._blocks(m, d, step, busy)
+        if self.sizes.array.window:
+            self._spill(m, d, step, busy)
         checks = [
             (self._bad_flags(d), Code.UNSUPPORTED),
             (self._bad_pattern(d), Code.BAD_PATTERN),
-            (self._bad_field(d, transposed, swapped), Code.BAD_FIELD),
+            (self._bad_field(d, transposed, swapped) | overfull, Code.BAD_FIELD),
             (self._zero_or_large(d) | bad_size | (plan.groups == 0), Code.BAD_SIZE),
             (self._misaligned(d), Code.BAD_ALIGNMENT),
             (self._unsupported(d, transposed), Code.UNSUPPORTED),
@@ -158,13 +161,15 @@ class Planner(wiring.Component):
             plan.columns_run.eq(swapped | (d.c_stride_n != 1)),
         ]  # fmt: skip
 
-    def _products(self, m: Module, d: Any, step: Signal, busy: Signal, transposed: Value, swapped: Value) -> Signal:
-        """One multiplier, a product a cycle. Returns whether a size is wrong."""
+    def _products(
+        self, m: Module, d: Any, step: Signal, busy: Signal, transposed: Value, swapped: Value
+    ) -> tuple[Value, Value]:
+        """One multiplier, a product a cycle. Whether a size is wrong, and an OS tile too long for a window."""
         s, plan = self.sizes, self.plan
         a = s.array
         left, right = Signal(32), Signal(DIMENSION_BITS)
         found = Signal(32 + DIMENSION_BITS)
-        wrong, pixels = Signal(), Signal(DIMENSION_BITS)
+        wrong, overfull, pixels = Signal(), Signal(), Signal(DIMENSION_BITS)
         m.d.comb += found.eq(left * right)
         taps = Signal(16)
         with m.If(busy), m.Switch(step):
@@ -201,32 +206,58 @@ class Planner(wiring.Component):
                 factor = Mux(plan.ws, plan.k_tiles, plan.groups)
                 m.d.comb += [left.eq(factor), right.eq(Mux(plan.ws, plan.rows, plan.interleave))]
                 m.d.sync += [plan.a_steps.eq(found), plan.a_stays.eq(found <= a_capacity(s, plan))]
+            if a.window:
+                with m.Case(9):
+                    m.d.comb += [left.eq(plan.k_groups), right.eq(plan.keep)]
+                    m.d.sync += overfull.eq(~plan.ws & (found > a.window.terms))
             with m.Case(_DIVISION):
                 m.d.comb += [left.eq(plan.k_tiles), right.eq(plan.rows_last)]
                 m.d.sync += plan.a_steps_last.eq(Mux(plan.ws, found, plan.a_steps))
-        return wrong
+        return wrong, overfull
 
-    def _divide(self, m: Module, d: Any, step: Signal, busy: Signal) -> None:
-        """m / rows, a bit a cycle: blocks, and the rows of the last one."""
-        plan = self.plan
-        rest, quotient = Signal(DIMENSION_BITS + 1), Signal(DIMENSION_BITS)
-        trial = Signal(DIMENSION_BITS + 1)
+    def _divide(self, m: Module, name: str, load: Value, step: Value, dividend: Value, divisor: Value) -> Any:
+        """A bit a cycle in which ``step`` is set, after ``load``: (quotient, rest)."""
+        bits = len(dividend)
+        rest, quotient = Signal(bits + 1, name=f"{name}_rest"), Signal(bits, name=f"{name}_quotient")
+        trial = Signal(bits + 1, name=f"{name}_trial")
         m.d.comb += trial.eq(Cat(quotient[-1], rest))
-        with m.If(self.start):
-            m.d.sync += [rest.eq(0), quotient.eq(d.m)]
-        with m.Elif(busy & (step < DIMENSION_BITS)):
-            fits = trial >= plan.rows
-            m.d.sync += [rest.eq(Mux(fits, trial - plan.rows, trial)), quotient.eq(Cat(fits, quotient))]
-        with m.Elif(busy & (step == DIMENSION_BITS)):
+        with m.If(load):
+            m.d.sync += [rest.eq(0), quotient.eq(dividend)]
+        with m.Elif(step):
+            fits = trial >= divisor
+            m.d.sync += [rest.eq(Mux(fits, trial - divisor, trial)), quotient.eq(Cat(fits, quotient))]
+        return quotient, rest
+
+    def _blocks(self, m: Module, d: Any, step: Signal, busy: Signal) -> None:
+        """m / rows: blocks, and the rows of the last one."""
+        plan = self.plan
+        running = busy & (step < DIMENSION_BITS)
+        quotient, rest = self._divide(m, "blocks", self.start, running, d.m[:DIMENSION_BITS], plan.rows)
+        with m.If(busy & (step == DIMENSION_BITS)):
             whole = rest == 0
             m.d.sync += [
                 plan.m_blocks.eq(quotient + ~whole),
                 plan.rows_last.eq(Mux(whole | ~plan.ws, plan.rows, rest)),
             ]
 
+    def _spill(self, m: Module, d: Any, step: Signal, busy: Signal) -> None:
+        """With a window, OS: groups / k_tile."""
+        plan = self.plan
+        load, running = busy & (step == 2), busy & (step > 2) & (step < 3 + COUNT_BITS)
+        quotient, rest = self._divide(m, "spill", load, running, plan.groups, d.k_tile[:COUNT_BITS])
+        spills, whole = ~plan.ws & d.k_tile.any(), rest == 0
+        with m.If(load):
+            m.d.sync += plan.k_groups.eq(Mux(spills, d.k_tile, plan.groups))
+        with m.If(busy & (step == DIMENSION_BITS)):
+            m.d.sync += plan.k_groups_last.eq(Mux(spills & ~whole, rest, plan.k_groups))
+            with m.If(spills):
+                m.d.sync += plan.k_tiles.eq(quotient + ~whole)
+
     def _bad_flags(self, d: Any) -> Value:
         known = (1 << 13) - 1
-        return (d.flags & (REFUSED_FLAGS | (0xFFFF & ~known))).any() | (d.window_lsb != 0)
+        window = self.sizes.array.window
+        lsb = window.lsb if window else 0
+        return (d.flags & (REFUSED_FLAGS | (0xFFFF & ~known))).any() | (d.window_lsb != lsb)
 
     def _bad_pattern(self, d: Any) -> Value:
         a = self.sizes.array
@@ -236,7 +267,8 @@ class Planner(wiring.Component):
     def _bad_field(self, d: Any, transposed: Value, swapped: Value) -> Value:
         a = self.sizes.array
         sums = d.interleave * d.keep
-        os_wrong = (d.interleave == 0) | (d.interleave > a.max_interleave) | (sums > a.max_sums) | (d.k_tile != 0)
+        k_wrong = (d.k_tile != 0) & (d.k_tile >= self.plan.groups) if a.window else d.k_tile != 0
+        os_wrong = (d.interleave == 0) | (d.interleave > a.max_interleave) | (sums > a.max_sums) | k_wrong
         ws_wrong = (d.k_tile != a.rows) | (d.interleave != 1)
         mode = (d.mode > 1) | Mux(d.mode[0], ws_wrong, os_wrong)
         sparse = d.keep != d.group
@@ -277,6 +309,11 @@ class Planner(wiring.Component):
         masks = masks | ((flags & fmt.WRITE_MASK).bool() & (flags & fmt.OUT_FP32).bool())
         diagonal = transposed & (d.block > 1)
         return apart | masks | diagonal
+
+
+def tile_groups(sizes: Sizes, plan: Any, last: Value) -> Value:
+    """Groups of an OS tile, of the last one along k."""
+    return Mux(last, plan.k_groups_last, plan.k_groups) if sizes.array.window else plan.groups
 
 
 def a_capacity(sizes: Sizes, plan: Any) -> Value:

@@ -50,15 +50,16 @@ class _Place:
                 m.d.sync += [number.eq(0), block.eq(Mux(block + 1 == column.m_blocks, 0, block + 1))]
         with m.If(column.clear):
             m.d.sync += [signal.eq(0) for signal in (self.bank, word, low, high, tile, number, block)]
+        after = Mux(tile_end, 0, word + step)
+        if column.os_partials:
+            after = Mux(ws, after, column.array_rows - 1 - after)  # one set of R: nothing is interleaved
         self.next_row = Signal.like(self.row)
         self.next_bank = Signal(name=f"{name}_next_bank")
-        m.d.comb += [
-            self.next_row.eq(Mux(tile_end, 0, word + step)), self.next_bank.eq(self.bank ^ bank_end),
-        ]  # fmt: skip
+        m.d.comb += [self.next_row.eq(after), self.next_bank.eq(self.bank ^ bank_end)]
 
 
 class OutputColumn(wiring.Component):
-    """One column's two banks of binary32 words.
+    """One column's two banks of sums.
 
     A word is stored in the cycle that gives it and read back two cycles later at the earliest, which is what the array
     leaves between k-tiles. Room is never asked for: a tile that opens a bank starts when the bank is empty.
@@ -69,6 +70,10 @@ class OutputColumn(wiring.Component):
         Words of a bank.
     array_rows : int
         R: in OS the rows of a set of R leave bottom row first.
+    sum_bits : int
+        Of a word: binary32, or a window's sum word.
+    os_partials : bool
+        Sums go back in OS, too, with interleave 1.
 
     Ports
     -----
@@ -76,14 +81,14 @@ class OutputColumn(wiring.Component):
         Begin a product.
     ws, rows, rows_last, m_blocks, n_tiles, k_tiles : in
         Of the plan.
-    south, south_valid : in
+    south, south_valid : in, sum_bits and 1
         A word leaves the column.
-    partial : out, 32
+    partial : out, sum_bits
         The next partial sum.
     partial_taken : in, 1
     read, read_enable : in
         Word of both banks to be stored; ``stored`` has it a cycle later.
-    stored : out, 32
+    stored : out, sum_bits
     full : out, 1
         This cycle's word is the last of a bank.
     """
@@ -104,21 +109,23 @@ class OutputColumn(wiring.Component):
     stored: Signal
     full: Signal
 
-    def __init__(self, *, bank_rows: int, array_rows: int) -> None:
+    def __init__(self, *, bank_rows: int, array_rows: int, sum_bits: int = 32, os_partials: bool = False) -> None:
         self.bank_rows, self.array_rows = bank_rows, array_rows
+        self.sum_bits, self.os_partials = sum_bits, os_partials
         rows = bank_rows.bit_length()
         super().__init__(
             {
                 "clear": In(1), "ws": In(1), "rows": In(rows), "rows_last": In(rows), "m_blocks": In(DIMENSION_BITS),
                 "n_tiles": In(DIMENSION_BITS), "k_tiles": In(COUNT_BITS),
-                "south": In(32), "south_valid": In(1), "partial": Out(32), "partial_taken": In(1),
-                "read": In(address_bits(2 * bank_rows)), "read_enable": In(1), "stored": Out(32), "full": Out(1),
+                "south": In(sum_bits), "south_valid": In(1), "partial": Out(sum_bits), "partial_taken": In(1),
+                "read": In(address_bits(2 * bank_rows)), "read_enable": In(1), "stored": Out(sum_bits),
+                "full": Out(1),
             }
         )  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=32, depth=2 * self.bank_rows, init=[])
+        m.submodules.memory = memory = Memory(shape=self.sum_bits, depth=2 * self.bank_rows, init=[])
         write, back, out = memory.write_port(), memory.read_port(), memory.read_port()
         given = _Place(m, self, "given", self.south_valid, self.k_tiles)
         self.given = given

@@ -63,14 +63,11 @@ class Sizes:
         NmsatError
             A buffer bank is too small for the segments in which operands are read.
         """
-        if accelerator.accumulator != "fp32":
-            rule = "fp32 in the whole accelerator; its output buffer has no room for sum words"
-            raise NmsatError.rule(f"accelerator {accelerator.name!r}", "accumulator", rule, accelerator.accumulator)
         array = ArrayParameters.from_accelerator(accelerator)
         places, keeps = _power_up(array.max_group), _power_up(array.max_keep)
         west = accelerator.w2e_bytes // (array.rows * places)
         north = accelerator.n2s_bytes // (array.cols * keeps * 2)
-        rows = accelerator.output_bytes // (array.cols * 4)
+        rows = accelerator.output_bytes // (array.cols * accelerator.sum_bytes)
         where = f"accelerator {accelerator.name!r}"
         least = 2 * SEGMENT * array.max_interleave * array.rows
         if accelerator.w2e_bytes < least:
@@ -79,7 +76,7 @@ class Sizes:
         if accelerator.n2s_bytes < least:
             raise NmsatError.rule(where, "n2s_bytes", f"at least {least}, a segment of a tile", accelerator.n2s_bytes)
         if rows < array.rows * array.max_interleave:
-            least = array.rows * array.max_interleave * array.cols * 4
+            least = array.rows * array.max_interleave * array.cols * accelerator.sum_bytes
             raise NmsatError.rule(where, "output_bytes", f"at least {least}, a tile", accelerator.output_bytes)
         return cls(array, accelerator.axi_data_bits, _power(west), _power(north), rows)
 

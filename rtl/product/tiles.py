@@ -15,14 +15,15 @@ from amaranth.lib.wiring import In, Out
 from ..array_parameters import COUNT_BITS
 from ..descriptor import DESCRIPTOR_BITS
 from ..sequencer import command_layout
-from .plan import PRODUCT, plan_layout
+from .plan import PRODUCT, plan_layout, tile_groups
 from .sizes import DIMENSION_BITS, Sizes
 
 BANKS = 2
 
 
 class Tiles(wiring.Component):
-    """For every repeat, block of rows and tile of columns: one tile (OS), or one a k-tile (WS). All are one sequence.
+    """For every repeat, block of rows and tile of columns: one tile (OS), or one a k-tile (WS, and OS where a
+    window's sums spill). All are one sequence.
 
     The tiles of one block of rows and tile of columns fill a bank of the output buffer; the first of them waits until
     a bank is free.
@@ -62,13 +63,14 @@ class Tiles(wiring.Component):
         last_k, last_n, last_m = k_tile + 1 == plan.k_tiles, column + 1 == plan.n_tiles, block + 1 == plan.m_blocks
         last = last_k & last_n & last_m & (repeat + 1 == d.count)
         opens, taken = k_tile == 0, Signal()
+        groups = tile_groups(self.sizes, plan, last_k)
         m.d.comb += [
             self.command.valid.eq(active & (~opens | (used != BANKS))),
             taken.eq(self.command.valid & self.command.ready),
             self.waits.eq(active & opens & (used == BANKS)),
             command.ws.eq(plan.ws), command.last.eq(last), command.first.eq(opens), command.keep.eq(plan.keep),
             command.interleave.eq(plan.interleave),
-            command.count.eq(Mux(plan.ws, Mux(last_m, plan.rows_last, plan.rows), plan.groups)),
+            command.count.eq(Mux(plan.ws, Mux(last_m, plan.rows_last, plan.rows), groups)),
         ]  # fmt: skip
         m.d.sync += used.eq(used + (taken & opens) - self.stored)
         with m.If(taken):

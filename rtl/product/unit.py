@@ -145,13 +145,16 @@ class ProductUnit(wiring.Component):
             array.south.ready.eq((1 << s.array.cols) - 1), array.partial.valid.eq((1 << s.array.cols) - 1),
         ]  # fmt: skip
         partial = []
+        kind = {"bank_rows": s.bank_rows, "array_rows": s.array.rows}
+        kind |= {"sum_bits": s.array.sum_bits, "os_partials": s.array.window is not None}
         for c in range(s.array.cols):
-            column = place(m, platform, f"column{c}", OutputColumn, bank_rows=s.bank_rows, array_rows=s.array.rows)
+            column = place(m, platform, f"column{c}", OutputColumn, **kind)
             m.d.comb += [
                 column.clear.eq(begin), column.ws.eq(plan.ws), column.rows.eq(plan.rows),
                 column.rows_last.eq(plan.rows_last), column.m_blocks.eq(plan.m_blocks),
                 column.n_tiles.eq(plan.n_tiles), column.k_tiles.eq(plan.k_tiles),
-                column.south.eq(array.south.payload.word_select(c, 32)), column.south_valid.eq(array.south.valid[c]),
+                column.south.eq(array.south.payload.word_select(c, s.array.sum_bits)),
+                column.south_valid.eq(array.south.valid[c]),
                 column.partial_taken.eq(array.partial.ready[c]),
                 column.read.eq(writer.read), column.read_enable.eq(writer.read_enable),
             ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The data of results: read from the banks, through the epilogue, into words of the memory port."""
+"""The data of results: read from the banks, through drain and epilogue, into words of the memory port."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
@@ -19,11 +19,12 @@ from ..descriptor import DESCRIPTOR_BITS
 from ..epilogue import Epilogue
 from ..memory_port import REQUEST, read_word
 from ..uspe import address_bits
+from ..window_drain import Drain
 from .plan import PRODUCT, plan_layout
 from .sizes import Sizes
 from .store import run_layout
 
-_IN_FLIGHT = 8  # beats between the banks and the packer: the epilogue holds five
+_IN_FLIGHT = 8  # beats in the epilogue, which holds five, and in a window's drain, which holds six
 
 
 class Writer(wiring.Component):
@@ -70,7 +71,8 @@ class Writer(wiring.Component):
                 "start": In(1), "descriptor": In(DESCRIPTOR_BITS), "plan": In(plan_layout(sizes)),
                 "run": In(stream.Signature(run_layout(sizes))),
                 "masks": In(stream.Signature(read_word(sizes.data_bits))),
-                "read": Out(address_bits(2 * sizes.bank_rows)), "read_enable": Out(1), "stored": In(32 * cols),
+                "read": Out(address_bits(2 * sizes.bank_rows)), "read_enable": Out(1),
+                "stored": In(sizes.array.sum_bits * cols),
                 "words": Out(stream.Signature(sizes.data_bits)), "mask_request": Out(stream.Signature(REQUEST)),
                 "mask_words": Out(stream.Signature(sizes.data_bits)), "emptied": Out(1), "fault": Out(2),
                 "idle": Out(1),
@@ -121,10 +123,15 @@ class Writer(wiring.Component):
         with m.If(self.start):
             m.d.sync += [at.eq(0), bank.eq(0)]
 
-        # Through the epilogue, or past it; what belongs to a beat waits in the queue.
-        one = Signal(32)
-        m.d.comb += one.eq(self.stored.word_select(lane, 32))
+        one = Signal(s.array.sum_bits)
+        m.d.comb += one.eq(self.stored.word_select(lane, s.array.sum_bits))
         x = Mux(by_column, one, self.stored)
+        waits = held
+        if s.array.window:
+            held, beat, mask_now, x, accepts = self._drain(m, held, beat, mask_now, x, accepts, wide)
+            waits = waits | self._drains
+
+        # Through the epilogue, or past it; what belongs to a beat waits in the queue.
         word = epilogue.i.payload
         m.d.comb += [
             word.x.eq(x), word.mask.eq(mask_now), word.relu.eq((d.flags & fmt.RELU).bool()),
@@ -142,8 +149,26 @@ class Writer(wiring.Component):
         mask_taken = self._masks(m, d, result, epilogue.o.payload.mask, there & ~wide, taken)
         words_taken = self._pack(m, result, payload, there, wide, by_column, mask_taken)
         m.d.comb += taken.eq(there & words_taken & mask_taken)
-        m.d.comb += self.idle.eq(~self.run.valid & ~held & ~queue.r_rdy & ~self._masks_wait)
+        m.d.comb += self.idle.eq(~self.run.valid & ~waits & ~queue.r_rdy & ~self._masks_wait)
         return m
+
+    def _drain(
+        self, m: Module, held: Value, beat: Any, mask: Value, x: Value, accepts: Value, wide: Value
+    ) -> tuple[Value, Any, Value, Value, Value]:
+        """A beat's sum words as binary32: there, beat, mask bits, values, and the signal that takes them."""
+        cols = self.sizes.array.cols
+        layout = data.StructLayout({"beat": beat.shape(), "mask": cols})
+        m.submodules.drain = drain = Drain(window=self.sizes.array.window, lanes=cols)
+        m.submodules.drained = queue = SyncFIFO(width=layout.size, depth=_IN_FLIGHT)
+        behind, taken = data.View(layout, queue.r_data), Signal(name="drain_taken")
+        m.d.comb += [
+            drain.i.payload.x.eq(x), drain.i.payload.odd.eq(~wide), drain.i.valid.eq(held & queue.w_rdy),
+            queue.w_data.eq(Cat(beat.as_value(), mask)), queue.w_en.eq(held & drain.i.ready),
+            accepts.eq(drain.i.ready & queue.w_rdy),
+            drain.o.ready.eq(taken), queue.r_en.eq(drain.o.valid & taken),
+        ]  # fmt: skip
+        self._drains = queue.r_rdy
+        return drain.o.valid, behind.beat, behind.mask, drain.o.payload.x, taken
 
     def _pack(
         self, m: Module, result: Any, payload: Value, there: Value, wide: Value, by_column: Value, go: Value

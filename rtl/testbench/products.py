@@ -170,9 +170,10 @@ def _product(rng: random.Random, image: _Image, accelerator: Accelerator, number
     flags |= fmt.SWAPPED * swapped | fmt.TRANSPOSED_A * transposed
     if kind == "block":
         fields |= {"index_address": 0}
+    groups = (1 if transposed else taps) * -(-kc // group)
     return descriptor(
         Kind.PRODUCT, flags=flags, m=m, n=n, kc=kc, keep=keep, group=group, block=block,
-        **_mapping(rng, accelerator, m, keep), **fields,
+        **_mapping(rng, accelerator, m, keep, groups), **fields,
     )  # fmt: skip
 
 
@@ -209,12 +210,16 @@ def _results(
     return flags
 
 
-def _mapping(rng: random.Random, accelerator: Accelerator, m: int, keep: int) -> dict[str, Any]:
+def _mapping(rng: random.Random, accelerator: Accelerator, m: int, keep: int, groups: int) -> dict[str, Any]:
+    window = accelerator.window
+    common = {"n_chunk": accelerator.cols, "window_lsb": window.lsb if window else 0}
     if rng.random() < 0.5:
-        most = min(m, accelerator.output_bytes // (4 * accelerator.cols))
-        return {
+        most = min(m, accelerator.output_bytes // (accelerator.sum_bytes * accelerator.cols))
+        return common | {
             "mode": fmt.Mode.WS, "k_tile": accelerator.rows, "interleave": 1, "m_chunk": rng.randint(1, most),
-            "n_chunk": accelerator.cols,
         }  # fmt: skip
-    full = -(-accelerator.adder_latency_cycles // keep)
-    return {"mode": fmt.Mode.OS, "interleave": rng.randint(1, full), "m_chunk": m, "n_chunk": accelerator.cols}
+    full = -(-accelerator.sum_latency_cycles // keep)
+    found = common | {"mode": fmt.Mode.OS, "interleave": rng.randint(1, full), "m_chunk": m}
+    if window and groups > 1 and (groups * keep > window.terms or rng.random() < 0.5):
+        found["k_tile"] = rng.randint(1, min(groups - 1, window.terms // keep))
+    return found

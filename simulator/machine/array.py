@@ -22,7 +22,7 @@ class ArrayModel:
 
     In a cycle: look at ``needs_west``, ``needs_north``; :meth:`step` with whether the array is enabled (everything
     that is needed is there) and the command that is offered. Time, in which
-    results leave, is counted in enabled cycles.
+    results leave, is counted in enabled cycles. ``span`` are the cycles from the first column to the last.
 
     Attributes
     ----------
@@ -36,8 +36,8 @@ class ArrayModel:
         Times at which the last column gives the last word of a tile, in order.
     """
 
-    def __init__(self, rows: int, cols: int, multiplier_latency: int, adder_latency: int) -> None:
-        self.rows, self.cols, self.La, self.Lm = rows, cols, adder_latency, multiplier_latency
+    def __init__(self, rows: int, span: int, multiplier_latency: int, adder_latency: int) -> None:
+        self.rows, self.span, self.La, self.Lm = rows, span, adder_latency, multiplier_latency
         self.time = 0
         self.results: deque[int] = deque()
         self._retires: deque[int] = deque()  # times at which the sequencer hears of a word that left
@@ -148,7 +148,7 @@ class ArrayModel:
         self._number, self._slot, self._i, self._n, self._age = number, slot, i, n, age
         if finished and not self.ws:
             first = self.time + self.Lm + La + self.rows - 2 + 2
-            last = first + self.interleave * self.rows - 1 + self.cols - 1
+            last = first + self.interleave * self.rows - 1 + self.span
             self.results.append(last)
             self._retires.append(last)
         return take, over, finished
@@ -160,19 +160,15 @@ class ArrayModel:
         load_end = self._loading and word_end and self._row == 0
         row_end = busy and self._ws_n == keep - 1
         rows_end = self._done + 1 >= self._count
-        end = row_end and rows_end and self._ws_age >= La + 1
-        start = (self._loaded or load_end) and (end if busy else self._opening or self._ws_n == keep - 1)
+        end = busy and self._tile_end(row_end, rows_end)
+        start = (self._loaded or load_end) and (end if busy else self._opening or self._tile_place())
         free = start or not (self._loading or self._loaded)
         over = end and self.final and not self._loading and not self._loaded
         take = command is not None and command.ws and (quiet or (self.running and self.ws and not self.final and free))
         mac = busy and self._active
         opened = mac and self._ws_n == 0
         if opened and self.ws:
-            wait = (1 - La) % keep
-            leaves = (
-                self.time + (self.rows - 1) * La + self.Lm + La + (keep > 1) + (keep - 1) * (La + wait) + La
-                + self.cols - 1
-            )  # fmt: skip
+            leaves = self.time + (self.rows - 1) * La + self.Lm + La + self._foot() + self.span
             self._retires.append(leaves)
             if rows_end:
                 self.results.append(leaves)
@@ -185,7 +181,7 @@ class ArrayModel:
                 row -= 1
         if load_end:
             loading, loaded = False, True
-        age = self._ws_age if self._ws_age == La + 2 else self._ws_age + 1
+        age = self._ws_age + 1
         n = 0 if self._ws_n == keep - 1 else self._ws_n + 1
         opening, done = self._opening, self._done
         if take and quiet:
@@ -207,6 +203,19 @@ class ArrayModel:
         self._row, self._lane, self._loading, self._loaded, self._active = row, lane, loading, loaded, active
         self._ws_age, self._ws_n, self._opening, self._done, self._ws_busy = age, n, opening, done, busy
         return take, over, opened
+
+    def _tile_end(self, row_end: bool, rows_end: bool) -> bool:
+        """WS: the tile at work ends: whole rows, and the output buffer has the sums of the k-tile before."""
+        return row_end and rows_end and self._ws_age >= self.La + 1
+
+    def _tile_place(self) -> bool:
+        """WS: a tile whose command came late may start in the next cycle."""
+        return self._ws_n == self.keep - 1
+
+    def _foot(self) -> int:
+        """WS: cycles from lane 0's arrival at a foot to the output."""
+        La, keep = self.La, self.keep
+        return (keep > 1) + (keep - 1) * (La + (1 - La) % keep) + La
 
 
 __all__ = ["ArrayModel", "Tile"]

@@ -14,12 +14,14 @@ from ...dataflow.program import Descriptor
 from .array import ArrayModel, Tile
 from .parts import Pipe, Queue
 from .product_plan import ProductPlan, ProductSizes, Row, Run
+from .window_array import WindowArrayModel
 
 PLAN_CYCLES = 27  # from the descriptor's arrival to the first cycle of its loops, less one
 RECORDS = 16
 STAGES = 5
 BANKS = 2
 _EPILOGUE_STAGES = 3
+_DRAIN_STAGES = 4
 _IN_FLIGHT = 8
 _MASK_WRITES = 4
 
@@ -236,6 +238,8 @@ class _Store:
         # writer
         self.at = self.bit = 0
         self.held: tuple[Row, int, bool] | None = None  # run, count, last
+        self.drains = plan.sizes.window
+        self.drain, self.drained = Pipe(_DRAIN_STAGES), Queue(_IN_FLIGHT)
         self.epilogue, self.flow = Pipe(_EPILOGUE_STAGES), Queue(_IN_FLIGHT)
         self.fill = self.piece = 0
         self.mask_writes = Queue(_MASK_WRITES)
@@ -249,7 +253,8 @@ class _Store:
         """Nothing is left to be written or heard of."""
         return (
             self.next is None and self.stages.empty and not self.runs.items and self.held is None
-            and not self.flow.items and not self.mask_writes.items and self.open_writes == 0
+            and not self.drained.items and not self.flow.items and not self.mask_writes.items
+            and self.open_writes == 0
         )  # fmt: skip
 
     def step(self, full: bool) -> bool:
@@ -262,9 +267,8 @@ class _Store:
                 port.take_done = True
                 opened -= 1
         self.open_writes += opened
-        self.runs.step()
-        self.flow.step()
-        self.epilogue.step()
+        for part in (self.runs, self.drained, self.drain, self.flow, self.epilogue):
+            part.step()
         self.mask_writes.step()
         return emptied
 
@@ -300,8 +304,11 @@ class _Store:
     def _writer(self) -> bool:
         plan, wide = self.plan, self.plan.wide
         # the packer and the mask at the end
-        result = self.held if wide else (self.flow.items[0] if self.flow.items else None)
-        there = self.held is not None if wide else self.epilogue.word is not None
+        front = self.held
+        if self.drains:
+            front = self.drained.items[0] if self.drain.word is not None else None
+        result = front if wide else (self.flow.items[0] if self.flow.items else None)
+        there = front is not None if wide else self.epilogue.word is not None
         taken = False
         if there:
             assert result is not None
@@ -310,9 +317,17 @@ class _Store:
             self.epilogue.pop()
             self.flow.pop()
         accepts = taken if wide else self.epilogue.ready and self.flow.room
-        if not wide and self.held is not None and accepts:
+        if not wide and front is not None and accepts:
             self.epilogue.push(True)
-            self.flow.push(self.held)
+            self.flow.push(front)
+        if self.drains:
+            if front is not None and accepts:
+                self.drain.pop()
+                self.drained.pop()
+            accepts = self.drain.ready and self.drained.room
+            if self.held is not None and accepts:
+                self.drain.push(True)
+                self.drained.push(self.held)
         # the reader of the banks
         emptied = False
         held, self.held = self.held, None
@@ -402,7 +417,8 @@ class ProductModel:
     def __init__(self, sizes: ProductSizes, a: Any, b: Any, indices: Any, masks: Any, c: Any, bits: Any) -> None:
         self.sizes, self.ports = sizes, (a, b, indices, masks, c, bits)
         self.room, self.done, self.take_done = True, False, False
-        self._array = ArrayModel(sizes.rows, sizes.cols, sizes.multiplier_latency, sizes.adder_latency)
+        shape = sizes.rows, sizes.span, sizes.multiplier_latency
+        self._array = WindowArrayModel(*shape) if sizes.window else ArrayModel(*shape, sizes.adder_latency)
         self._given: Descriptor | None = None
         self._wait = 0
         self._plan: ProductPlan | None = None
@@ -456,7 +472,7 @@ class ProductModel:
             rows = plan.rows_last if block == plan.m_blocks - 1 else plan.rows
             for tile in range(plan.k_tiles):
                 last = number == plan.jobs - 1 and tile == plan.k_tiles - 1
-                count = rows if plan.ws else plan.groups
+                count = rows if plan.ws else min(plan.k_groups, plan.groups - tile * plan.k_groups)
                 yield Tile(plan.ws, last, plan.keep, plan.interleave, count), tile == 0
 
     def _work(self, plan: ProductPlan) -> None:
@@ -489,7 +505,7 @@ class ProductModel:
         north.step()
         hop = self.sizes.adder_latency if plan.ws else 1
         for side, takes, delay in (
-            (west, takes_west, (self.sizes.rows - 1) * hop), (north, takes_north, self.sizes.cols - 1)
+            (west, takes_west, (self.sizes.rows - 1) * hop), (north, takes_north, self.sizes.span)
         ):  # fmt: skip
             if takes:
                 side.first.take()

@@ -26,12 +26,17 @@ def _power_up(value: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProductSizes:
-    """What the unit is generated for (``nmsat.rtl.product.sizes`` has the rules)."""
+    """What the unit is generated for (``nmsat.rtl.product.sizes`` has the rules).
+
+    ``adder_latency`` is 1 with a window; ``span`` are the cycles from the first column to the last.
+    """
 
     rows: int
     cols: int
+    span: int
     multiplier_latency: int
     adder_latency: int
+    window: bool
     bus_bytes: int
     group_places: int
     keep_places: int
@@ -44,7 +49,8 @@ class ProductSizes:
         a = accelerator
         places, keeps = _power_up(a.max_group), _power_up(a.max_keep)
         return cls(
-            a.rows, a.cols, a.multiplier_latency_cycles, a.adder_latency_cycles, a.axi_data_bits // 8, places, keeps,
+            a.rows, a.cols, a.cols - 1 + (a.slr_hop_cycles if a.cols > 1 else 0), a.multiplier_latency_cycles,
+            a.sum_latency_cycles, a.window is not None, a.axi_data_bits // 8, places, keeps,
             _power(a.w2e_bytes // (a.rows * places)), _power(a.n2s_bytes // (a.cols * keeps * 2)),
         )  # fmt: skip
 
@@ -104,7 +110,8 @@ class ProductPlan:
         self.taps = 1 if self.transposed else item["taps_y"] * item["taps_x"]
         self.tap_groups = -(-item["kc"] // self.group)
         self.groups = self.taps * self.tap_groups
-        self.k_tiles = -(-self.groups // sizes.rows) if self.ws else 1
+        self.k_groups = sizes.rows if self.ws else item["k_tile"] or self.groups
+        self.k_tiles = -(-self.groups // self.k_groups)
         self.n_tiles = -(-item["n"] // sizes.cols)
         self.rows = item["m_chunk"] if self.ws else self.interleave * sizes.rows
         self.m_blocks = -(-item["m"] // self.rows)
