@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Array, EnableInserter, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
 
 from .arithmetic.fp32_adder import SUM_BITS, SumAdder
 from .array_parameters import ArrayParameters
+from .edge_ports import FootFrame, FootSequencerFrame
 from .uspe import address_bits, fp32_of_sum, sum_of_fp32
 
 
@@ -44,48 +44,16 @@ def foot_layout(parameters: ArrayParameters) -> data.StructLayout:
     )  # fmt: skip
 
 
-class FootSequencer(wiring.Component):
-    """Says what the feet do. A token for every output circles once a step.
+class FootSequencer(FootSequencerFrame):
+    """A token for every output circles once a step.
 
     Lanes of an output arrive in N successive cycles. Steps of one output are La + (1 - La) mod N apart, so that no two
-    outputs meet (docs/engine.md): the token line has that length and never has to wait.
-
-    Parameters
-    ----------
-    parameters : ArrayParameters
-
-    Ports
-    -----
-    en : in, 1
-        Clock enable.
-    keep : in
-        N of the running sequence.
-    arrive, lane0, first : in, 1
-        A lane is at column 0's foot; it is lane 0; there is no previous k-tile.
-    drained, last : in, 1
-        Handed on.
-    control : out
-        :func:`foot_layout` for column 0.
+    outputs meet (docs/engine.md): the token line has that length and never has to wait. ``control`` is a
+    :func:`foot_layout`.
     """
 
-    en: Signal
-    keep: Signal
-    arrive: Signal
-    lane0: Signal
-    first: Signal
-    drained: Signal
-    last: Signal
-    control: Any
-
     def __init__(self, *, parameters: ArrayParameters) -> None:
-        self.parameters = parameters
-        super().__init__(
-            {
-                "en": In(1), "keep": In(parameters.max_keep.bit_length()),
-                "arrive": In(1), "lane0": In(1), "first": In(1), "drained": In(1), "last": In(1),
-                "control": Out(foot_layout(parameters)),
-            }
-        )  # fmt: skip
+        super().__init__(parameters=parameters, control=foot_layout(parameters))
 
     def elaborate(self, platform: Any) -> Module:
         """Token line, result strobe and addresses."""
@@ -134,52 +102,14 @@ class FootSequencer(wiring.Component):
         return EnableInserter(self.en)(m)
 
 
-class ColumnFoot(wiring.Component):
-    """One column's foot. Golden function: the last two loops of ``nmsat.models.golden.products.product_ws``.
+class ColumnFoot(FootFrame):
+    """Golden function: the last two loops of ``nmsat.models.golden.products.product_ws``.
 
     One step a cycle, its result La cycles later. Reset ends all activity; the memories keep their contents.
-
-    Parameters
-    ----------
-    parameters : ArrayParameters
-
-    Ports
-    -----
-    en : in, 1
-        Clock enable.
-    ws : in, 1
-        Mode of the running sequence.
-    control_i, control_o : in and out
-        :func:`foot_layout`, one register.
-    word : in, 31
-        What leaves the bottom element.
-    partial : in, 32
-        Binary32 sum of the k-tiles before, in the cycle in which ``need`` is high.
-    need : out, 1
-        A partial sum is needed now.
-    output, valid : out, 32 and 1
-        A binary32 result.
     """
 
-    en: Signal
-    ws: Signal
-    control_i: Any
-    control_o: Any
-    word: Signal
-    partial: Signal
-    need: Signal
-    output: Signal
-    valid: Signal
-
     def __init__(self, *, parameters: ArrayParameters) -> None:
-        self.parameters = parameters
-        layout = foot_layout(parameters)
-        super().__init__(
-            {
-                "en": In(1), "ws": In(1), "control_i": In(layout), "control_o": Out(layout),
-                "word": In(SUM_BITS), "partial": In(32), "need": Out(1), "output": Out(32), "valid": Out(1),
-            }
-        )  # fmt: skip
+        super().__init__(parameters=parameters, control=foot_layout(parameters))
 
     def elaborate(self, platform: Any) -> Module:
         """Lane memory, adder and the ring in which the running sum waits."""

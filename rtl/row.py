@@ -17,7 +17,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic.fp16_multiplier import OPERAND_BITS, normalise_operand
 from .array_parameters import ArrayParameters
-from .edge_ports import edge_inputs, edge_outputs, late
+from .edge_ports import RowEdgeFrame, edge_inputs, edge_outputs, late
 from .emit import place
 from .uspe import Uspe, control_layout
 from .window_row import WindowRowEdge
@@ -35,60 +35,13 @@ def crossing(m: Module, en: Value, value: Any, cycles: int, name: str) -> Value:
     return found
 
 
-class RowEdge(wiring.Component):
-    """West edge of a row: delays the micro-operation to the next row, assembles the element's control word.
-
-    The operation reaches the next row 1 cycle later in OS, La in WS; weight words 1 cycle later in both.
-
-    Ports
-    -----
-    en, ws : in, 1
-    number : in
-        This row.
-    operation_i, operation_o, store_i, store_o : in and out
-        See :mod:`.sequencer`.
-    load, load_at : in
-        Drain chains load, the same cycle in all rows.
-    payload : in, 16 * max_group
-        Activations, binary16.
-    need, take : out, 1
-        The activations are needed now; this is the last cycle in which they are.
-    group : out
-        The activations as operands.
-    control : out
-        For the row's first element.
-    arrive, lane0, first : out, 1
-        Operation's share of the column foot, when the sum of this row, were it the last, is at the foot.
-    """
-
-    en: Signal
-    ws: Signal
-    number: Signal
-    operation_i: Any
-    operation_o: Any
-    store_i: Any
-    store_o: Any
-    load: Signal
-    load_at: Signal
-    payload: Signal
-    need: Signal
-    take: Signal
-    group: Signal
-    control: Any
-    arrive: Signal
-    lane0: Signal
-    first: Signal
+class RowEdge(RowEdgeFrame):
+    """The operation reaches the next row 1 cycle later in OS, La in WS; weight words 1 cycle later in both."""
 
     def __init__(self, *, parameters: ArrayParameters) -> None:
-        self.parameters = p = parameters
-        super().__init__(
-            {
-                **{name: In(shape) for name, shape in edge_inputs(p).items()},
-                **{name: Out(shape) for name, shape in edge_outputs(p).items()},
-                "group": Out(OPERAND_BITS * p.max_group),
-                "control": Out(control_layout(p.weight_depth, p.sum_depth + 1, p.max_interleave)),
-            }
-        )
+        p = parameters
+        control = control_layout(p.weight_depth, p.sum_depth + 1, p.max_interleave)
+        super().__init__(parameters=p, operand_bits=OPERAND_BITS, control=control)
 
     def elaborate(self, platform: Any) -> Module:
         """Delays and normalisers."""

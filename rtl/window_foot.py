@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal
-from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import data
 
 from .arithmetic import primitives
 from .array_parameters import ArrayParameters
+from .edge_ports import FootFrame, FootSequencerFrame
 
 
 def window_foot_layout() -> data.StructLayout:
@@ -30,30 +30,13 @@ def window_foot_layout() -> data.StructLayout:
     return data.StructLayout({"arrive": 1, "opening": 1, "chained": 1, "result": 1, "last": 1})
 
 
-class WindowFootSequencer(wiring.Component):
-    """Says what the feet do. Ports as :class:`.column_foot.FootSequencer`.
-
-    In OS every drained word is an output of one lane; ``first`` then says that its tile has none before it.
+class WindowFootSequencer(FootSequencerFrame):
+    """A count of lanes. In OS every drained word is an output of one lane; ``first`` then says that its tile has none
+    before it. ``control`` is a :func:`window_foot_layout`.
     """
 
-    en: Signal
-    keep: Signal
-    arrive: Signal
-    lane0: Signal
-    first: Signal
-    drained: Signal
-    last: Signal
-    control: Any
-
     def __init__(self, *, parameters: ArrayParameters) -> None:
-        self.parameters = parameters
-        super().__init__(
-            {
-                "en": In(1), "keep": In(parameters.max_keep.bit_length()),
-                "arrive": In(1), "lane0": In(1), "first": In(1), "drained": In(1), "last": In(1),
-                "control": Out(window_foot_layout()),
-            }
-        )  # fmt: skip
+        super().__init__(parameters=parameters, control=window_foot_layout())
 
     def elaborate(self, platform: Any) -> Module:
         """A count of lanes."""
@@ -73,52 +56,15 @@ class WindowFootSequencer(wiring.Component):
         return EnableInserter(self.en)(m)
 
 
-class WindowFoot(wiring.Component):
-    """One column's foot. Golden function: ``nmsat.models.golden.WindowSums.__add__``.
+class WindowFoot(FootFrame):
+    """Golden function: ``nmsat.models.golden.WindowSums.__add__``. Sums are sum words; ``ws`` is not used.
 
-    A word a cycle; the sum is an output one cycle after its last word. Reset ends all activity; the sum keeps its
-    contents.
-
-    Parameters
-    ----------
-    parameters : ArrayParameters
-
-    Ports
-    -----
-    en, ws : in, 1
-        Clock enable; mode of the running sequence (not used).
-    control_i, control_o : in and out
-        :func:`window_foot_layout`, one register.
-    word : in, W + 1
-        What leaves the bottom element.
-    partial : in, sum_bits
-        Sum word of the k-tiles before, in the cycle in which ``need`` is high.
-    need : out, 1
-        A partial sum is needed now.
-    output, valid : out, sum_bits and 1
-        A sum word. Of a flagged one only the two highest bits mean something.
+    A word a cycle; the sum is an output one cycle after its last word. Of a flagged one only the two highest bits mean
+    something. Reset ends all activity; the sum keeps its contents.
     """
 
-    en: Signal
-    ws: Signal
-    control_i: Any
-    control_o: Any
-    word: Signal
-    partial: Signal
-    need: Signal
-    output: Signal
-    valid: Signal
-
     def __init__(self, *, parameters: ArrayParameters) -> None:
-        self.parameters = p = parameters
-        layout = window_foot_layout()
-        super().__init__(
-            {
-                "en": In(1), "ws": In(1), "control_i": In(layout), "control_o": Out(layout),
-                "word": In(p.element_bits), "partial": In(p.sum_bits), "need": Out(1), "output": Out(p.sum_bits),
-                "valid": Out(1),
-            }
-        )  # fmt: skip
+        super().__init__(parameters=parameters, control=window_foot_layout())
 
     def elaborate(self, platform: Any) -> Module:
         """One adder and its register."""

@@ -9,59 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, EnableInserter, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from .arithmetic.window_operand import OPERAND_BITS, window_operand
 from .array_parameters import ArrayParameters
-from .edge_ports import edge_inputs, edge_outputs, late
+from .edge_ports import RowEdgeFrame, late
 from .window_uspe import window_control_layout
 
 
-class WindowRowEdge(wiring.Component):
-    """Delays the micro-operation to the next row by a cycle, in both dataflows, and times its parts.
+class WindowRowEdge(RowEdgeFrame):
+    """The operation reaches the next row a cycle later in both dataflows.
 
     The drain register of an element takes its sum when the last product is added, r cycles later in row r than in row
-    0, and holds it until the bottom row has its own.
-
-    Ports
-    -----
-    load : in, 1
-        The words of a tile begin to move south in the cycle after next, in all rows.
-    load_at : in
-        Not used.
-
-    The others are those of :class:`.row.RowEdge`.
+    0, and holds it until the bottom row has its own. ``load``: the words of a tile begin to move south in the cycle
+    after next, in all rows. ``load_at`` is not used.
     """
 
-    en: Signal
-    ws: Signal
-    number: Signal
-    operation_i: Any
-    operation_o: Any
-    store_i: Any
-    store_o: Any
-    load: Signal
-    load_at: Signal
-    payload: Signal
-    need: Signal
-    take: Signal
-    group: Signal
-    control: Any
-    arrive: Signal
-    lane0: Signal
-    first: Signal
-
     def __init__(self, *, parameters: ArrayParameters) -> None:
-        self.parameters = p = parameters
-        super().__init__(
-            {
-                **{name: In(shape) for name, shape in edge_inputs(p).items()},
-                **{name: Out(shape) for name, shape in edge_outputs(p).items()},
-                "group": Out(OPERAND_BITS * p.max_group),
-                "control": Out(window_control_layout(p.weight_depth)),
-            }
-        )
+        control = window_control_layout(parameters.weight_depth)
+        super().__init__(parameters=parameters, operand_bits=OPERAND_BITS, control=control)
 
     def elaborate(self, platform: Any) -> Module:
         """Delays and converters."""
