@@ -10,10 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..models.accelerator import Accelerator
-from ..models.errors import NmsatError
 from ..rtl.blocks import component_of
-from ..rtl.control import Control
-from ..rtl.dma import Dma
 from ..rtl.emit import Emission, Emitted
 from ..rtl.yosys import yosys_version
 from .board import Board
@@ -24,8 +21,6 @@ from .hierarchy import Hierarchy, hierarchy_of
 from .resources import KINDS, usable, usable_by_slr
 
 _ARRAY = re.compile(r"(^|/)(?:stce|array)(/|$)")
-# Clients of the memory port in the sum of blocks; the whole top has its own.
-_READERS, _WRITERS = ("fetch", "load", "update", "vector"), ("store", "update", "vector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +123,8 @@ def estimate_design(board: Board, accelerator: Accelerator, floorplan: str | Non
 
 
 def _designs(accelerator: Accelerator) -> tuple[str, dict[str, Emitted]]:
-    """The top, or as long as there is none its blocks one by one."""
-    try:
-        top = component_of("top", accelerator)
-    except NmsatError:
-        parts: dict[str, Any] = {
-            name: component_of(name, accelerator) for name in ("stce", "sore", "transposer", "wuve", "epilogue")
-        }
-        if accelerator.window:
-            parts["drain"] = component_of("drain", accelerator)
-        bits = accelerator.axi_data_bits
-        parts["control"] = Control(rows=accelerator.rows, cols=accelerator.cols, data_bits=bits)
-        parts["dma"] = Dma(readers=_READERS, writers=_WRITERS, data_bits=bits, outstanding=accelerator.axi_outstanding)
-        return "sum of blocks", {name: Emission(primitives=True).emit(part, name) for name, part in parts.items()}
-    return "top", {"nmsat_top": Emission(primitives=True).emit(top, "nmsat_top")}
+    """What is counted, and its parts by name: the top."""
+    return "top", {"nmsat_top": Emission(primitives=True).emit(component_of("top", accelerator), "nmsat_top")}
 
 
 def _mapped(designs: dict[str, Emitted], accelerator: Accelerator, *, sized: bool) -> _Design:

@@ -136,7 +136,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_rtl_window.py::test_random_cases",
     ),
-    ("window accumulator in the top and under cosim", "no", ""),
+    (
+        "window accumulator in the whole accelerator: a training step in RTL, the executor's bits, the model's cycles",
+        "yes",
+        "test_cosim.py::test_a_training_step_with_the_window_equals_executor_and_model",
+    ),
     (
         "proofs: handshakes, double banks, SORE's choice",
         "yes",

@@ -23,6 +23,8 @@ from nmsat.simulator.machine.machine import MachineModel, image_address
 
 # The shipped 4x4 array with the maxima of the patterns used here, so that its simulator builds sooner.
 SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8)
+# The same with the window accumulator: an element holds 16 products, then sums spill.
+WINDOW = SMALL.replace(name="window_4x4_n2m8", accumulator="window", window_bits=54)
 MLP = Workload.load("digits-mlp")
 
 
@@ -31,21 +33,28 @@ def emitted():
     return Emission().emit(Top(SMALL), "top")
 
 
+@pytest.fixture(scope="module")
+def window_emitted():
+    return Emission().emit(Top(WINDOW), "top")
+
+
 def run(emitted, task: Task, stall: float = 0.0, seed: int = 0):
-    model = MachineModel(SMALL, MEMORY_BASE, MEMORY_BASE + image_address(task.program))
+    model = MachineModel(task.accelerator, MEMORY_BASE, MEMORY_BASE + image_address(task.program))
     wanted = [model.run(task.program) for _ in task.inputs]
     steps = [{name: array.tobytes().hex() for name, array in step.items()} for step in task.inputs]
     arguments = {
         "program": task.program.encode().hex(), "image": task.image.tobytes().hex(), "steps": steps, "stall": stall,
         "seed": seed, "limit_cycles": SLACK * sum(wanted[0]),
     }  # fmt: skip
-    found = run_verilated(emitted, run_programs, {"accelerator": SMALL.model_dump(), "runs": [arguments]})[0]
+    found = run_verilated(emitted, run_programs, {"accelerator": task.accelerator.model_dump(), "runs": [arguments]})[0]
     return task.compare(found, wanted, exact=not stall)
 
 
-def mlp(steps: int, method: str = "bdwp", sparsity: str = "2:8", dataflow: str = "auto") -> Task:
+def mlp(
+    steps: int, method: str = "bdwp", sparsity: str = "2:8", dataflow: str = "auto", accelerator: Accelerator = SMALL
+) -> Task:
     options = {"method": method, "sparsity": sparsity, "batch": 16, "options": Options(dataflow=dataflow)}
-    return network_task(MLP, SMALL, steps, **options)
+    return network_task(MLP, accelerator, steps, **options)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,10 @@ def test_a_training_step_equals_executor_and_model(emitted, method, sparsity, da
 
 
 def test_ten_steps_train(emitted):
-    cases = run(emitted, mlp(10))
+    check_ten_steps(run(emitted, mlp(10)))
+
+
+def check_ten_steps(cases):
     assert [case for case in cases if case["failed"]] == []
     losses = [case["parameters"]["loss"] for case in cases if case["block"] == "tensors"]
     assert len(losses) == 10
@@ -79,6 +91,29 @@ def test_random_products_equal_executor_and_model(emitted, seed):
     cases = run(emitted, Task(program, SMALL, image, [{}]))
     assert [case for case in cases if case["failed"]] == []
     assert len(cases) == 14
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws"])
+def test_a_training_step_with_the_window_equals_executor_and_model(window_emitted, dataflow):
+    task = mlp(1, dataflow=dataflow, accelerator=WINDOW)
+    products = [item for item in task.program.descriptors if item.kind is Kind.PRODUCT]
+    assert all(item["window_lsb"] == 33 for item in products)
+    assert any(item["k_tile"] for item in products)
+    cases = run(window_emitted, task)
+    assert [case for case in cases if case["failed"]] == []
+    assert cases[-1]["parameters"]["tensors"] > 30
+
+
+def test_random_products_with_the_window_equal_executor_and_model(window_emitted):
+    program, image = random_products(WINDOW, 12, 1)
+    cases = run(window_emitted, Task(program, WINDOW, image, [{}]))
+    assert [case for case in cases if case["failed"]] == []
+    assert len(cases) == 14
+
+
+@pytest.mark.slow  # last result in reports/verification/cosim_window.txt
+def test_ten_steps_train_with_the_window(window_emitted):
+    check_ten_steps(run(window_emitted, mlp(10, accelerator=WINDOW)))
 
 
 def vector_passes() -> Task:

@@ -8,9 +8,10 @@ import pytest
 
 from nmsat.__main__ import main
 from nmsat.fpga import accumulators
-from nmsat.fpga.design_area import _designs
 from nmsat.fpga.estimate import Area
 from nmsat.models import Accelerator
+from nmsat.rtl.blocks import component_of
+from nmsat.rtl.emit import Emission
 
 SMALL = Accelerator.load("sat_4x4").replace(rows=2, cols=2, max_keep=2, max_group=8)
 
@@ -57,8 +58,8 @@ def test_the_verb_prints_both_tables(asked, capsys, tmp_path):
     assert set(json.loads(out.read_text())) == {"elements", "arrays"}
 
 
-def test_a_design_with_a_window_counts_its_drain():
-    scope, parts = _designs(SMALL.replace(accumulator="window"))
-    assert scope == "sum of blocks"
-    assert parts["drain"].instances["drain_lane"] == 2
-    assert "DSP48E2" in parts["stce"].rtlil
+def test_a_product_unit_with_a_window_places_its_drain():
+    unit = component_of("product", SMALL.replace(accumulator="window", max_keep=1, max_group=2))
+    emitted = Emission(primitives=True).emit(unit, "product")
+    assert emitted.instances["drain_lane"] == 2
+    assert "DSP48E2" in emitted.rtlil
