@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dataflow.program import Descriptor, Kind, Program
+from ..dataflow.program import DESCRIPTOR_BYTES, Descriptor, Kind, Program
 from ..fpga.host.driver import Driver
 from ..fpga.host.simulation import SimulationBackend
 from ..models.accelerator import Accelerator
@@ -48,11 +48,20 @@ async def run_programs(
     return found
 
 
+def settle_cycles(accelerator: Accelerator) -> int:
+    """Cycles within which a machine that has stopped has its next descriptors: what the model takes a host to need."""
+    size = DESCRIPTOR_BYTES * accelerator.prefetch_descriptors
+    beats = size * 8 // accelerator.axi_data_bits
+    return accelerator.memory_latency_cycles + accelerator.dram_cycles(size) + beats + 32
+
+
 async def _run(bench: Bench, accelerator: Accelerator, program: Program, run: dict[str, Any]) -> dict[str, Any]:
     stall = run.get("stall", 0.0)
     timing = SlowedTiming(accelerator, stall, run.get("seed", 0)) if stall else MemoryTiming.of(accelerator)
     size = program.dram_bytes + 256 * (len(program.descriptors) + 1) + SLACK_BYTES
-    backend = SimulationBackend(bench, size, timing, accelerator.clock_mhz)
+    backend = SimulationBackend(
+        bench, size, timing, accelerator.clock_mhz, interrupt_cycles=settle_cycles(accelerator)
+    )
     driver = Driver(backend)
     begun = time.perf_counter()
     await backend.reset()

@@ -54,7 +54,13 @@ class Accelerator(NamedFile, frozen=True):
     dram_interleave_bytes: int = Field(ge=64, le=2**20, description="address stripe of one channel")
     # memory port of the RTL; `simulate` knows bandwidth only
     axi_data_bits: int = Field(default=512, ge=32, le=512, description="width of an AXI4 master, a power of two")
-    axi_outstanding: int = Field(default=16, ge=1, le=64, description="bursts in flight, reads and writes each")
+    axi_outstanding: int = Field(
+        default=16, ge=1, le=64, description="read bursts in flight; every read port has room for their beats"
+    )
+    axi_outstanding_writes: int = Field(default=64, ge=1, le=64, description="write bursts in flight")
+    prefetch_descriptors: int = Field(
+        default=2, ge=1, le=4, description="descriptors of a program that are fetched before their turn"
+    )
     memory_latency_cycles: int = Field(
         default=40, ge=1, le=1000, description="of the testbench's memory: read address taken to first data"
     )
@@ -137,6 +143,11 @@ class Accelerator(NamedFile, frozen=True):
         return Sparsity(sparsity.keep, group) if sparsity.keep < group and sparsity.keep <= self.max_keep else DENSE
 
     def config_hash(self) -> str:
-        """:func:`content_hash` of all fields; the window's count only if it is used."""
+        """:func:`content_hash` of all fields.
+
+        Left out are the window's fields if it is not used, and those that came later where they are the default.
+        """
         unused = set() if self.accumulator == "window" else {"window_lsb", "window_bits"}
+        later = ("axi_outstanding_writes", "prefetch_descriptors")
+        unused |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
         return content_hash(self.model_dump(exclude=unused))

@@ -94,7 +94,8 @@ class Top(wiring.Component):
         readers, writers = port_names()
         m.submodules.control = control = Control(rows=a.rows, cols=a.cols, data_bits=a.axi_data_bits)
         m.submodules.controller = controller = Controller(
-            units={number: slot.kinds for number, slot in enumerate(SLOTS)}, data_bits=a.axi_data_bits
+            units={number: slot.kinds for number, slot in enumerate(SLOTS)}, data_bits=a.axi_data_bits,
+            ahead=a.prefetch_descriptors,
         )
         m.submodules.dma = dma = Dma.from_accelerator(a, readers, writers, absolute=(FETCH,))
         wiring.connect(m, wiring.flipped(self.s_axi_control), control.bus)
@@ -102,11 +103,7 @@ class Top(wiring.Component):
         wiring.connect(m, controller.fetch, getattr(dma, f"reader_{FETCH}"))
         machine, events = control.machine, control.machine.events
         m.d.comb += self.interrupt.eq(control.interrupt)
-        for name, member in controller.machine.signature.members.items():
-            driven = member.flow == Out  # by the controller
-            to, source = (machine, controller.machine) if driven else (controller.machine, machine)
-            if name != "events":
-                m.d.comb += Value.cast(getattr(to, name)).eq(Value.cast(getattr(source, name)))
+        controller.join(m, machine)
         m.d.comb += [
             dma.image_base.eq(machine.arguments.image_base), dma.range_low.eq(machine.arguments.range_low),
             dma.range_high.eq(machine.arguments.range_high), dma.refuse.eq(machine.abort),

@@ -33,15 +33,17 @@ class SimulationBackend:
         Probability of pauses on the register bus.
     seed : int
         Of those.
+    interrupt_cycles : int
+        From the interrupt to the host's hearing of it.
     memory_options
         More arguments of AxiMemory: ``faults``, ``late``, ``writable``, ``strict``, ``keep_log``.
     """
 
     def __init__(
         self, bench: Bench, size: int, timing: Any, clock_mhz: int, *, register_pause: float = 0.0, seed: int = 0,
-        **memory_options: Any,
+        interrupt_cycles: int = 0, **memory_options: Any,
     ) -> None:  # fmt: skip
-        self.bench, self.clock_mhz = bench, clock_mhz
+        self.bench, self.clock_mhz, self.interrupt_cycles = bench, clock_mhz, interrupt_cycles
         self.memory: tuple[int, int] = (MEMORY_BASE, size)
         self.axi = AxiMemory(bench, "m_axi", timing, bytearray(size), base=MEMORY_BASE, **memory_options)
         self.bus = AxiLiteMaster(bench, "s_axi_control", register_pause, seed)
@@ -84,6 +86,8 @@ class SimulationBackend:
         for _ in range(max(1, round(timeout_s * self.clock_mhz * 1e6))):
             await step()  # first: the line falls a cycle after its cause was cleared
             if line.high:
+                for _ in range(self.interrupt_cycles):
+                    await step()
                 return True
         return False
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ...dataflow.program import DESCRIPTOR_BYTES, Descriptor, Kind, Program
 from ...models.accelerator import Accelerator
 from ...models.errors import NmsatError
+from .fetch import FetchModel
 from .memory import DmaModel
 from .product import ProductModel
 from .product_plan import ProductSizes
@@ -47,10 +48,13 @@ class MachineModel:
         self._units = {
             Kind.PRODUCT: self.product, Kind.UPDATE: self.update, Kind.PRUNE: self.update, Kind.VECTOR: self.vector
         }  # fmt: skip
+        self._fetch: FetchModel | None = None
         self.cycle = 0
 
     def run(self, program: Program) -> list[int]:
         """Cycles of every descriptor of a run, END included.
+
+        While the machine is stopped at a HOST descriptor it goes on fetching; the host is taken to need longer.
 
         Raises
         ------
@@ -61,19 +65,13 @@ class MachineModel:
         return list(self._run((*program.descriptors, end)))
 
     def _run(self, items: tuple[Descriptor, ...]) -> Iterator[int]:
-        fetch = self.dma.readers[FETCH]
+        port = self.dma.readers[FETCH]
+        self._fetch = fetch = FetchModel(port, self._address, len(items), self.accelerator.prefetch_descriptors)
         for index, item in enumerate(items):
             if item.kind not in (*self._units, Kind.HOST, Kind.END):
                 raise NmsatError.rule("machine", f"descriptor {index}", "of a kind that has a unit", item.kind.name)
-            begun = self.cycle
-            while not fetch.room:
-                self._step()
-            fetch.ask(self._address + DESCRIPTOR_BYTES * index, DESCRIPTOR_BYTES)
-            self._step()
-            last = False
-            while not last:
-                last = fetch.word == 2
-                fetch.take = fetch.word != 0
+            begun, stopped = self.cycle, 0
+            while not fetch.full:
                 self._step()
             if item.kind is Kind.END:
                 self._step()  # dispatch
@@ -81,20 +79,34 @@ class MachineModel:
                     self._step()
                 self._step()
             elif item.kind is Kind.HOST:
+                fetch.take = True
                 self._step()
+                stopped = self._stop()
             else:
                 unit = self._units[item.kind]
                 while not unit.room:
                     self._step()
                 unit.start(item)
+                fetch.take = True
                 self._step()
                 while not unit.done:
                     self._step()
                 unit.take_done = True
                 self._step()
-            yield self.cycle - begun
+            yield self.cycle - begun - stopped
+        self._fetch = None
+
+    def _stop(self) -> int:
+        """Cycles until nothing moves any more: a host takes longer. They do not count."""
+        begun = self.cycle
+        assert self._fetch is not None
+        while not self._fetch.settled or not self.dma.silent:
+            self._step()
+        return self.cycle - begun
 
     def _step(self) -> None:
+        if self._fetch is not None:
+            self._fetch.step()
         self.product.step()
         self.update.step()
         self.vector.step()

@@ -128,6 +128,11 @@ class ReadPortModel:
         """As the hardware's: no run is under way and no word waits."""
         return self._splitter.idle and not self._runs and not self.word
 
+    @property
+    def silent(self) -> bool:
+        """No run has bursts that are still to be asked for."""
+        return self._splitter.idle
+
     def burst(self) -> int:
         """Beats of the burst that is offered, 0 if none is."""
         splitter = self._splitter
@@ -214,6 +219,11 @@ class WritePortModel:
     def beat(self) -> bool:
         """A beat may be sent."""
         return self._outer
+
+    @property
+    def silent(self) -> bool:
+        """No run has bursts that are still to be asked for."""
+        return self._splitter.idle
 
     def burst(self) -> int:
         """Beats of the burst that is offered, 0 if none is."""
@@ -357,6 +367,12 @@ class DmaModel:
             not self._read_order and not self._write_order
             and all(port.idle for port in self._reads) and all(port.idle for port in self._writes)
         )  # fmt: skip
+
+    @property
+    def silent(self) -> bool:
+        """Nothing moves unless a client gives or takes something."""
+        ports = (*self._reads, *self._writes)
+        return not self._read_order and not self._write_order and all(port.silent for port in ports)
 
     def refuse(self, on: bool) -> None:
         """The hardware's input ``refuse``, from this cycle on."""
