@@ -237,7 +237,9 @@ class Dma(wiring.Component):
     data_bits : int
         Width of the bus and of the clients' words.
     outstanding : int
-        Bursts in flight, reads and writes each.
+        Read bursts in flight; every read port has room for all of their beats.
+    outstanding_writes : int, optional
+        Write bursts in flight, which take next to no room; default: as many as reads.
     burst_beats : int, optional
         Longest burst, a power of two; default 16 beats, at most 1 KB.
     absolute : sequence of str
@@ -258,13 +260,15 @@ class Dma(wiring.Component):
 
     def __init__(
         self, *, readers: Sequence[str], writers: Sequence[str], data_bits: int, outstanding: int,
-        burst_beats: int | None = None, absolute: Sequence[str] = (),
+        outstanding_writes: int | None = None, burst_beats: int | None = None, absolute: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.readers, self.writers, self.absolute = tuple(readers), tuple(writers), frozenset(absolute)
         if unknown := self.absolute - {*self.readers, *self.writers}:
             raise NmsatError.rule("dma", "absolute", "names of clients", sorted(unknown))
         self.data_bits = check_data_bits(data_bits)
         self.outstanding = require("dma", "outstanding", outstanding, 1, MAX_OUTSTANDING)
+        writes = outstanding if outstanding_writes is None else outstanding_writes
+        self.outstanding_writes = require("dma", "outstanding_writes", writes, 1, MAX_OUTSTANDING)
         chosen = burst_beats_of(data_bits) if burst_beats is None else burst_beats
         self.burst_beats = check_burst_beats(chosen, data_bits)
         members: dict[str, Any] = {f"reader_{name}": In(ReadClient(data_bits)) for name in self.readers}
@@ -283,6 +287,7 @@ class Dma(wiring.Component):
         return cls(
             readers=readers, writers=writers, absolute=absolute,
             data_bits=accelerator.axi_data_bits, outstanding=accelerator.axi_outstanding,
+            outstanding_writes=accelerator.axi_outstanding_writes,
         )  # fmt: skip
 
     @property
@@ -298,15 +303,15 @@ class Dma(wiring.Component):
         """Of every write port: it gathers while it sends."""
         return {
             "data_bits": self.data_bits, "burst_beats": self.burst_beats,
-            "buffer_beats": max(4, 4 * self.burst_beats), "queued_runs": self.outstanding + QUEUE,
+            "buffer_beats": max(4, 4 * self.burst_beats), "queued_runs": self.outstanding_writes + QUEUE,
         }  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         idle: list[Any] = []
-        common = {"data_bits": self.data_bits, "outstanding": self.outstanding}
         if self.readers:
-            bus = place(m, platform, "read_bus", ReadBus, ports=len(self.readers), **common)
+            ports = {"ports": len(self.readers), "data_bits": self.data_bits}
+            bus = place(m, platform, "read_bus", ReadBus, outstanding=self.outstanding, **ports)
             self._channels(m, bus.axi, ("ar", "r"))
             idle.append(bus.idle)
             m.d.comb += self.read_beat.eq(self.axi.rvalid & self.axi.rready)
@@ -319,7 +324,8 @@ class Dma(wiring.Component):
                     port.beat_data.eq(self.axi.rdata), port.beat_response.eq(self.axi.rresp),
                 ]  # fmt: skip
         if self.writers:
-            bus = place(m, platform, "write_bus", WriteBus, ports=len(self.writers), **common)
+            ports = {"ports": len(self.writers), "data_bits": self.data_bits}
+            bus = place(m, platform, "write_bus", WriteBus, outstanding=self.outstanding_writes, **ports)
             self._channels(m, bus.axi, ("aw", "w", "b"))
             idle.append(bus.idle)
             m.d.comb += self.write_beat.eq(self.axi.wvalid & self.axi.wready)

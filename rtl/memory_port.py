@@ -26,6 +26,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 QUEUE = 4
+WORDS_AHEAD = 8
+"""Words that a writing client keeps ready: those of a run move 3 cycles after its request, so that a client whose
+requests go out with their first word needs several short runs under way to move a word a cycle."""
 
 REQUEST = data.StructLayout({"address": 64, "bytes": 32})
 """Payload of a request: byte address before the image base is added, and bytes of the run."""

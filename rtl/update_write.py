@@ -13,7 +13,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .memory_port import REQUEST, WriteClient
+from .memory_port import REQUEST, WORDS_AHEAD, WriteClient
 from .queue import Queue
 from .update_parameters import SEGMENT, UpdateParameters
 from .update_read import words_of
@@ -75,7 +75,7 @@ class UpdateWriter(wiring.Component):
         m = Module()
         p = self.parameters
         m.submodules.requests = requests = Queue(REQUEST, 2)
-        m.submodules.words = words = Queue(p.data_bits, 2)
+        m.submodules.words = words = Queue(p.data_bits, WORDS_AHEAD)
         m.submodules.packets = packets = Queue(p.packet, 2)
         m.submodules.segments = segments = Queue(SEGMENT, 2)
         turn, first = Signal(Turn), Signal(init=1)

@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError
 from .emit import place as placed
-from .memory_port import REQUEST, MemoryFault, ReadClient, WriteClient
+from .memory_port import REQUEST, WORDS_AHEAD, MemoryFault, ReadClient, WriteClient
 from .pool_stage import PLACE, PoolStage
 from .pool_walk import SEGMENT, PassWalker
 from .queue import Queue
@@ -287,7 +287,7 @@ class VectorUnit(wiring.Component):
         """Runs to memory, a word a cycle; a run's request goes out with its first word."""
         p = self.parameters
         m.submodules.out_requests = requests = Queue(REQUEST, 2)
-        m.submodules.out_words = words = Queue(8 * p.bus_bytes, 2)
+        m.submodules.out_words = words = Queue(8 * p.bus_bytes, WORDS_AHEAD)
         first, left, unanswered = Signal(init=1), Signal(range(p.run_words + 1)), Signal(_UNANSWERED_BITS)
         run_bytes = runs.o.payload.count << 1
         goes, after = Signal(), Signal(range(p.run_words + 1))

@@ -22,8 +22,8 @@ from .stream import require
 class WritePort(wiring.Component):
     """A burst is offered only when all its beats are in the buffer: the bus never waits for a client.
 
-    A run takes a beat a cycle; its first word moves 4 cycles after the request at the earliest. Reset forgets all runs;
-    the bus must be reset with it.
+    A run takes a beat a cycle, runs follow one another without a gap: words are moved up to ``QUEUE`` runs before their
+    burst is granted. A first word moves 3 cycles after the request at the earliest. Reset forgets all runs; the bus must be reset with it.
 
     Parameters
     ----------
@@ -51,7 +51,9 @@ class WritePort(wiring.Component):
     def __init__(
         self, *, data_bits: int, burst_beats: int, buffer_beats: int, queued_runs: int, absolute: bool = False
     ) -> None:
-        self.splitter = {"data_bits": data_bits, "burst_beats": burst_beats, "absolute": absolute}
+        self.splitter = {
+            "data_bits": data_bits, "burst_beats": burst_beats, "waiting_runs": QUEUE, "absolute": absolute
+        }  # fmt: skip
         self.data_bits, self.burst_beats = data_bits, burst_beats
         self.buffer_beats = require("write port", "buffer_beats", buffer_beats, max(4, burst_beats), 1 << 16)
         self.queued_runs = require("write port", "queued_runs", queued_runs, 1, 1 << 10)

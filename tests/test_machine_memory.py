@@ -9,7 +9,7 @@ import pytest
 from nmsat.models import Accelerator
 from nmsat.models.memory_timing import MemoryTiming
 from nmsat.rtl.dma import Dma, burst_beats_of
-from nmsat.rtl.memory_port import QUEUE
+from nmsat.rtl.memory_port import QUEUE, WORDS_AHEAD
 from nmsat.rtl.simulators import run_bench
 from nmsat.rtl.testbench.dma import IMAGE_BASE, dma_cases
 from nmsat.simulator.machine import memory
@@ -73,10 +73,10 @@ class Desk:
 
 def modelled(shape, arguments):
     """What the RTL's bench reports, from the model."""
-    bits, outstanding, burst_beats, _, _ = shape
+    bits, outstanding, burst_beats, _, _, writes = shape
     low, high = arguments.get("allowed") or (0, arguments["size"])
     dma = memory.DmaModel(
-        readers=shape[3], writers=shape[4], beat_bytes=bits // 8, outstanding=outstanding, burst_beats=burst_beats,
+        readers=shape[3], writers=shape[4], beat_bytes=bits // 8, outstanding=outstanding, outstanding_writes=writes, burst_beats=burst_beats,
         timing=MemoryTiming(**arguments["timing"]), image_base=IMAGE_BASE, range_low=IMAGE_BASE + low, range_high=IMAGE_BASE + high,
     )  # fmt: skip
     desks = {}
@@ -108,7 +108,7 @@ def modelled(shape, arguments):
 
 
 def drawn(shape, seed):
-    bits, _, _, readers, writers = shape
+    bits, _, _, readers, writers, _ = shape
     rng, half, beat = random.Random(seed), SIZE // 2, bits // 8
 
     def runs(low, high):
@@ -136,9 +136,9 @@ def drawn(shape, seed):
 
 
 SHAPES = {
-    "64 bits": (64, 4, 8, ("a", "b", "c"), ("v", "w")),
-    "32 bits": (32, 2, 4, ("a",), ("w",)),
-    "sat_4x4": (256, 16, 16, ("fetch", "a", "b", "s"), ("c", "u")),
+    "64 bits": (64, 4, 8, ("a", "b", "c"), ("v", "w"), 7),
+    "32 bits": (32, 2, 4, ("a",), ("w",), None),
+    "sat_4x4": (256, 16, 16, ("fetch", "a", "b", "s"), ("c", "u"), 64),
 }
 
 
@@ -146,7 +146,10 @@ SHAPES = {
 def test_equals_the_rtl_in_every_cycle(name, count):
     shape = SHAPES[name]
     cases = [drawn(shape, seed) for seed in range(count)]
-    dma = Dma(readers=shape[3], writers=shape[4], data_bits=shape[0], outstanding=shape[1], burst_beats=shape[2])
+    dma = Dma(
+        readers=shape[3], writers=shape[4], data_bits=shape[0], outstanding=shape[1], burst_beats=shape[2],
+        outstanding_writes=shape[5],
+    )  # fmt: skip
     for case, found in zip(cases, run_bench(dma, "dma", dma_cases, {"cases": cases}, "cxxrtl"), strict=True):
         model = modelled(shape, case)
         for client, expected in model["clients"].items():
@@ -157,13 +160,31 @@ def test_equals_the_rtl_in_every_cycle(name, count):
         assert found["idle"] == model["idle"] == 1
 
 
+@pytest.mark.parametrize(
+    "size, offset, beats",
+    [(1, 0, 1), (4, 0, 1), (32, 0, 1), (8, 28, 2), (64, 0, 2), (64, 4, 3), (1024, 0, 32)],
+)
+def test_short_runs_are_written_without_a_gap(size, offset, beats):
+    latency, runs = 40, 300
+    dma = memory.DmaModel(
+        readers=[], writers=["w"], beat_bytes=32, outstanding=1, outstanding_writes=64, burst_beats=16,
+        timing=MemoryTiming(32, latency, 6400, 200),
+    )  # fmt: skip
+    desk = Desk(dma.writers["w"], "w", [(2048 * k + offset, size) for k in range(runs)], 0.0, 0, 32, "writer")
+    while not desk.done:
+        desk.act(dma.cycle)
+        dma.step()
+    # from the first request: its address (7 cycles, or more beats to wait for), the beats, the response
+    assert dma.cycle <= runs * beats + 16 + latency + 10
+
+
 def test_the_models_sizes_are_the_rtls():
     accelerator = Accelerator.load("sat_4x4")
     model = memory.DmaModel.of(accelerator, ["a"], ["w"])
     made = Dma.from_accelerator(accelerator, ["a"], ["w"])
     made._MustUse__used = True
     read, write = model.readers["a"], model.writers["w"]
-    assert memory.QUEUE == QUEUE
+    assert (memory.QUEUE, memory.WORDS_AHEAD) == (QUEUE, WORDS_AHEAD)
     assert read._splitter.burst_beats == burst_beats_of(accelerator.axi_data_bits) == made.burst_beats
     assert (read._buffer, read._depth) == (made.read_parameters["buffer_beats"], made.read_parameters["queued_runs"])
     assert (write._room, write._depth) == (made.write_parameters["buffer_beats"], made.write_parameters["queued_runs"])

@@ -14,6 +14,8 @@ from ...models.memory_timing import MemoryTiming
 
 QUEUE = 4
 """Requests that a port takes ahead of the one it cuts."""
+WORDS_AHEAD = 8
+"""Words that a writing unit keeps ready."""
 _TOP = 1 << 64
 
 
@@ -25,6 +27,7 @@ class _Splitter:
         "beat",
         "beat_bytes",
         "burst_beats",
+        "cuts",
         "cutting",
         "left",
         "located",
@@ -32,18 +35,23 @@ class _Splitter:
         "refused",
         "run",
         "settings",
+        "waiting_runs",
     )
 
-    def __init__(self, beat_bytes: int, burst_beats: int, settings: _Settings, absolute: bool) -> None:
+    def __init__(
+        self, beat_bytes: int, burst_beats: int, settings: _Settings, absolute: bool, waiting_runs: int
+    ) -> None:
         self.beat_bytes, self.burst_beats, self.settings, self.absolute = beat_bytes, burst_beats, settings, absolute
+        self.waiting_runs = waiting_runs
         self.queue: deque[tuple[int, int]] = deque()
+        self.cuts: deque[tuple[int, int, bool]] = deque()  # first beat, beats, refused
         self.located: tuple[int, int] | None = None
         self.cutting = self.refused = False
         self.beat = self.left = 0
 
     @property
     def idle(self) -> bool:
-        return not self.cutting and self.located is None and not self.queue
+        return not self.cutting and not self.cuts and self.located is None and not self.queue
 
     def length(self) -> int:
         """Beats of the burst at hand."""
@@ -59,20 +67,27 @@ class _Splitter:
         if granted:
             self.beat += granted
             self.left -= granted
-        leaves = self.located is not None and free and run_room
-        if free:
-            self.cutting, self.refused = leaves, False
+        ahead = len(self.cuts) < self.waiting_runs if self.waiting_runs else free
+        leaves = self.located is not None and ahead and run_room
+        cut = self.cuts.popleft() if free and self.cuts else None
         if leaves:
             assert self.located is not None
             first, size = self.located
             settings, beat_bytes = self.settings, self.beat_bytes
             beats = -(-(first % beat_bytes + size) // beat_bytes)
             words = -(-size // beat_bytes)
-            self.refused = (
+            refused = (
                 settings.refuse or first >= _TOP or not size or first < settings.low or first + size > settings.high
             )
-            self.beat, self.left = first // beat_bytes, beats
-            moved = (first % beat_bytes, words, beats != words, self.refused)
+            moved = (first % beat_bytes, words, beats != words, refused)
+            if self.waiting_runs:
+                self.cuts.append((first // beat_bytes, beats, refused))
+            else:
+                cut = first // beat_bytes, beats, refused
+        if free:
+            self.cutting, self.refused = cut is not None, False
+        if cut is not None:
+            self.beat, self.left, self.refused = cut
         if self.located is None or leaves:
             if self.queue:
                 address, size = self.queue.popleft()
@@ -307,7 +322,8 @@ class DmaModel:
     ----------
     readers, writers : sequences of str
         Clients, in the order of the RTL's.
-    beat_bytes, outstanding, burst_beats : int
+    beat_bytes, outstanding, outstanding_writes, burst_beats : int
+        ``outstanding_writes``: as many as reads by default.
     timing : MemoryTiming
     image_base, range_low, range_high : int
     absolute : sequence of str
@@ -322,21 +338,23 @@ class DmaModel:
 
     def __init__(
         self, *, readers: Sequence[str], writers: Sequence[str], beat_bytes: int, outstanding: int, burst_beats: int,
-        timing: MemoryTiming, image_base: int = 0, range_low: int = 0, range_high: int = _TOP - 1,
+        timing: MemoryTiming, outstanding_writes: int | None = None, image_base: int = 0, range_low: int = 0, range_high: int = _TOP - 1,
         absolute: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._settings = _Settings(image_base, range_low, range_high)
         self._timing, self._outstanding = timing, outstanding
+        self._outstanding_writes = outstanding if outstanding_writes is None else outstanding_writes
 
-        def made(kind: Any, name: str, beats: int) -> Any:
-            splitter = _Splitter(beat_bytes, burst_beats, self._settings, name in absolute)
-            return kind(splitter, max(4, beats), outstanding + QUEUE)
+        def splitter(name: str, waiting_runs: int) -> _Splitter:
+            return _Splitter(beat_bytes, burst_beats, self._settings, name in absolute, waiting_runs)
 
-        self.readers: dict[str, ReadPortModel] = {
-            name: made(ReadPortModel, name, outstanding * burst_beats) for name in readers
+        self.readers = {
+            name: ReadPortModel(splitter(name, 0), max(4, outstanding * burst_beats), outstanding + QUEUE)
+            for name in readers
         }
-        self.writers: dict[str, WritePortModel] = {
-            name: made(WritePortModel, name, 4 * burst_beats) for name in writers
+        self.writers = {
+            name: WritePortModel(splitter(name, QUEUE), max(4, 4 * burst_beats), self._outstanding_writes + QUEUE)
+            for name in writers
         }
         self._reads, self._writes = list(self.readers.values()), list(self.writers.values())
         self._read_turns, self._write_turns = _Turns(len(readers)), _Turns(len(writers))
@@ -356,7 +374,8 @@ class DmaModel:
         beat_bytes = accelerator.axi_data_bits // 8
         return cls(
             readers=readers, writers=writers, absolute=absolute, beat_bytes=beat_bytes, image_base=image_base,
-            outstanding=accelerator.axi_outstanding, burst_beats=min(16, 1024 // beat_bytes),
+            outstanding=accelerator.axi_outstanding, outstanding_writes=accelerator.axi_outstanding_writes,
+            burst_beats=min(16, 1024 // beat_bytes),
             timing=MemoryTiming.of(accelerator),
         )  # fmt: skip
 
@@ -411,7 +430,7 @@ class DmaModel:
         answered = timing.response_valid
         if self._write_order or aw or any(port.active for port in self._writes):
             granted, ends = 0, False
-            if len(self._write_order) < self._outstanding:
+            if len(self._write_order) < self._outstanding_writes:
                 bursts = [port.burst() for port in self._writes]
                 write_grant = self._write_turns.grant(bursts)
                 if write_grant >= 0:

@@ -14,6 +14,7 @@ from ...dataflow.program import RULE, Descriptor, Kind
 from ...dataflow.vector_timing import SORE_LATENCY_CYCLES, WUVE_LATENCY_CYCLES
 from ...models.accelerator import Accelerator
 from ...models.errors import NmsatError
+from .memory import WORDS_AHEAD
 from .parts import Pipe, Queue, TransposerModel
 from .update_plan import TILE, Plan
 
@@ -93,7 +94,7 @@ class UpdateModel:
         # writing
         self._turn, self._first, self._run_left, self._unanswered = _NONE, True, 0, 0
         self._packets, self._written = Queue(2), Queue(2)
-        self._out_requests, self._out_words = Queue(2), Queue(2)
+        self._out_requests, self._out_words = Queue(2), Queue(WORDS_AHEAD)
         self._queues = (
             self._requests, self._order, self._tags, self._counts, self._vectors, *self._operands.values(),
             self._masks, self._w32, self._v32, self._rows, self._plane_tags, self._packets, self._written,

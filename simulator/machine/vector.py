@@ -14,6 +14,7 @@ from typing import Any
 from ...dataflow.program import Descriptor, Kind, Stage, steps_of
 from ...models.accelerator import Accelerator
 from ...models.errors import NmsatError
+from .memory import WORDS_AHEAD
 from .parts import Pipe, Queue
 
 SEGMENT = 64
@@ -192,7 +193,7 @@ class VectorModel:
         self._lanes = Pipe(2 * sizes.adder_latency + 4)
         self._joined = self._collected = 0
         self._runs, self._results = Queue(2), Queue(2 * words)
-        self._out_requests, self._out_words = Queue(2), Queue(2)
+        self._out_requests, self._out_words = Queue(2), Queue(WORDS_AHEAD)
         self._first, self._run_left, self._unanswered = True, 0, 0
         self._queues = (
             self._requests, self._order, self._counts, self._tags, *self._operands, self._runs, self._results,
