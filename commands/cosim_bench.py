@@ -59,9 +59,7 @@ async def _run(bench: Bench, accelerator: Accelerator, program: Program, run: di
     stall = run.get("stall", 0.0)
     timing = SlowedTiming(accelerator, stall, run.get("seed", 0)) if stall else MemoryTiming.of(accelerator)
     size = program.dram_bytes + 256 * (len(program.descriptors) + 1) + SLACK_BYTES
-    backend = SimulationBackend(
-        bench, size, timing, accelerator.clock_mhz, interrupt_cycles=settle_cycles(accelerator)
-    )
+    backend = SimulationBackend(bench, size, timing, accelerator.clock_mhz, interrupt_cycles=settle_cycles(accelerator))
     driver = Driver(backend)
     begun = time.perf_counter()
     await backend.reset()

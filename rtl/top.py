@@ -94,7 +94,8 @@ class Top(wiring.Component):
         readers, writers = port_names()
         m.submodules.control = control = Control(rows=a.rows, cols=a.cols, data_bits=a.axi_data_bits)
         m.submodules.controller = controller = Controller(
-            units={number: slot.kinds for number, slot in enumerate(SLOTS)}, data_bits=a.axi_data_bits,
+            units={number: slot.kinds for number, slot in enumerate(SLOTS)},
+            data_bits=a.axi_data_bits,
             ahead=a.prefetch_descriptors,
         )
         m.submodules.dma = dma = Dma.from_accelerator(a, readers, writers, absolute=(FETCH,))

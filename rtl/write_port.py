@@ -23,7 +23,8 @@ class WritePort(wiring.Component):
     """A burst is offered only when all its beats are in the buffer: the bus never waits for a client.
 
     A run takes a beat a cycle, runs follow one another without a gap: words are moved up to ``QUEUE`` runs before their
-    burst is granted. A first word moves 3 cycles after the request at the earliest. Reset forgets all runs; the bus must be reset with it.
+    burst is granted. A first word moves 3 cycles after its request at the earliest.
+    Reset forgets all runs; the bus must be reset with it.
 
     Parameters
     ----------

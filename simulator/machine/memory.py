@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 from ...models.accelerator import Accelerator
 from ...models.memory_timing import MemoryTiming
@@ -338,8 +337,8 @@ class DmaModel:
 
     def __init__(
         self, *, readers: Sequence[str], writers: Sequence[str], beat_bytes: int, outstanding: int, burst_beats: int,
-        timing: MemoryTiming, outstanding_writes: int | None = None, image_base: int = 0, range_low: int = 0, range_high: int = _TOP - 1,
-        absolute: Sequence[str] = (),
+        timing: MemoryTiming, outstanding_writes: int | None = None, image_base: int = 0, range_low: int = 0,
+        range_high: int = _TOP - 1, absolute: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._settings = _Settings(image_base, range_low, range_high)
         self._timing, self._outstanding = timing, outstanding
