@@ -75,7 +75,7 @@ def swept(folder: Path, text: str) -> tuple[SweepSpec, dict[int, dict[str, str]]
 def check(row: dict[str, str], totals: dict[str, Any]) -> None:
     for key in ("cycles", "stall_cycles", "dram_read_bytes", "dram_write_bytes", "dram_footprint_bytes"):
         assert int(row[key]) == totals[key], (key, row)
-    for key in ("seconds", "utilization", "energy_j"):
+    for key in ("seconds", "utilization", "energy_j", *({"speedup_over_dense"} & row.keys())):
         assert float(row[key]) == pytest.approx(totals[key], rel=1e-8), (key, row)
 
 
@@ -84,7 +84,9 @@ def check(row: dict[str, str], totals: dict[str, Any]) -> None:
 def test_every_point_equals_simulate(tmp_path_factory, data, name, method):
     keys = data.draw(st.lists(st.sampled_from(sorted(FIELDS[name])), min_size=1, max_size=3, unique=True))
     axes = {key: FIELDS[name][key] for key in keys} | {"dram_mb_s": [19200, 153600]}
-    text = yaml.safe_dump({"workload": name, "set": {"method": method, "batch": 4}, "axes": axes})
+    text = yaml.safe_dump(
+        {"workload": name, "set": {"method": method, "batch": 4}, "axes": axes, "also": ["speedup_over_dense"]}
+    )
     spec, found = swept(tmp_path_factory.mktemp("fields"), text)
     values = spec.values()
     assert list(values)[-1] == "dram_mb_s"  # layers vary slowest: designs of a network run side by side
@@ -186,6 +188,8 @@ def test_combinations_that_no_layer_can_have_are_refused_with_their_number(tmp_p
         ("axes: {mode: [test]}", "mode: must be one of train, infer, not 'test'"),
         ("axes: {pregenerate: [2]}", "pregenerate: must be true or false, not 2"),
         ("axes: {}", "axes: "),
+        ("axes: {accumulator: [fp32, window]}\nalso: [lut]", "accumulator: must be fp32 where lut, ff, dsp, uram are"),
+        ("axes: {rows: [8]}\naccelerator: sat_window\nalso: [dsp]", "accumulator: must be fp32 where lut, ff, dsp"),
         ("axes: {rows: {from: .nan, to: 4, count: 2}}", "axes.rows.*from: must be a finite number"),
         ("axes: {rows: {from: 1, to: 1.0e+15, step: 1.0e-300}}", "step: must be at most 1,000,000 values"),
         ("axes: {rows: {from: 1, to: 1.0e+30, count: 3}}", "axes.rows.*to: must be less than or equal to 1"),

@@ -305,6 +305,10 @@ class SweepSpec(BaseModel, frozen=True):
         for field, items in given.items():
             _check_values(base, field, items)
         self._check_layers(given)
+        if not set(AREA_FIGURES).isdisjoint(self.wanted()) and "window" in given.get("accumulator", [base.accumulator]):
+            hint = "the area model was fitted to elements with binary32 adders"
+            rule = f"fp32 where {', '.join(AREA_FIGURES)} are asked for"
+            raise NmsatError.rule("", "accumulator", rule, "window", hint)
         keep, group = min(given.get("max_keep", [base.max_keep])), max(given.get("max_group", [base.max_group]))
         if keep > group:
             hint = "lower max_keep with set: {max_keep: ...}"
