@@ -38,6 +38,7 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # names are the user's: a $ is a $
     "svg.hashsalt": "nmsat",
     "svg.fonttype": "path",
 }

@@ -155,6 +155,7 @@ def dot_figure(rows: list[tuple[Any, ...]]) -> Figure:
     names = ["fp32", *(f"L = {lsb}" for lsb in LSBS)]
 
     def draw(plt: Any) -> Any:
+        plt.rcParams["text.parse_math"] = True  # ticks are powers of two
         fig, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.2), sharey=True)
         for axes, (data, scale) in zip(panels, (("FF", 1), ("BP", 2**16), ("WU", 2**16)), strict=True):
             for index, name in enumerate(names):

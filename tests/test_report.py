@@ -15,6 +15,7 @@ import pytest
 from nmsat.__main__ import main
 from nmsat.models import Accelerator, Workload
 from nmsat.models.errors import NmsatError
+from nmsat.models.workload_file import workload_yaml
 from nmsat.reports.figure import STAGES
 from nmsat.reports.labels import label
 from nmsat.reports.page import Section, render
@@ -211,6 +212,25 @@ def test_hostile_names_are_text(run):
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert "49" not in text.split("</style>")[1]
+
+
+def test_a_sweep_over_layers_is_drawn(tmp_path):
+    """Axes of layers and of several fields, and a name that would be mathematics, in the page and its figures."""
+    network = Workload.load("digits-cnn")
+    layers = tuple(layer.model_copy(update={"name": layer.name.replace("conv2", "$a_{$")}) for layer in network.layers)
+    (tmp_path / "net.yaml").write_text(workload_yaml(network.model_copy(update={"layers": layers})))
+    (tmp_path / "sweep.yaml").write_text(
+        f"format: nmsat-sweep/1\nworkload: {tmp_path / 'net.yaml'}\nset: {{batch: 4}}\n"
+        "axes: {'layers.$a_{$.pattern': ['1:4', '2:4'], side: [4, 8], layers.*.pad: [1]}\ntogether: {side: [rows, cols]}\n"
+    )
+    assert main(["sweep", str(tmp_path / "sweep.yaml"), "-o", str(tmp_path / "swept"), "-q"]) == 0
+    assert (
+        main(["report", str(tmp_path / "swept"), "-o", str(tmp_path / "r.html"), "--figures", str(tmp_path / "f")]) == 0
+    )
+    text = (tmp_path / "r.html").read_text()
+    assert "$a_{$: pattern (N:M)" in text
+    assert "layers.$a_{$.pattern: 2 values, 1:4 to 2:4" in text
+    assert {path.name for path in (tmp_path / "f").glob("*.svg")} == {"pareto.svg", "axes.svg"}
 
 
 @pytest.mark.parametrize("semantics", ["scalesim", "cpu"])

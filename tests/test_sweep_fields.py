@@ -207,6 +207,14 @@ def test_bad_fields(tmp_path, capsys, text, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_file_in_the_docs_is_read(tmp_path):
+    text = (Path(__file__).resolve().parents[1] / "docs/sweep.md").read_text()
+    (tmp_path / "s.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    spec = SweepSpec.load(tmp_path / "s.yaml")
+    assert spec.points() == 200
+    assert spec.fields()["layers.layer3.0.conv1.w"] == "side"
+
+
 def test_a_network_that_is_not_there(tmp_path, capsys):
     (tmp_path / "s.yaml").write_text(f"{HEAD}axes: {{workload: [digits-cnn, resnet51]}}\n")
     assert main(["sweep", str(tmp_path / "s.yaml"), "-o", str(tmp_path / "out"), "-q"]) == 2
