@@ -37,7 +37,9 @@ _FIELDS = {
     "dram_gib": ("DRAM capacity", "GiB"),
     "dram_interleave_bytes": ("DRAM stripe", "bytes"),
     "axi_data_bits": ("memory port", "bits"),
-    "axi_outstanding": ("bursts in flight", ""),
+    "axi_outstanding": ("read bursts in flight", ""),
+    "axi_outstanding_writes": ("write bursts in flight", ""),
+    "prefetch_descriptors": ("descriptors fetched ahead", ""),
     "memory_latency_cycles": ("memory latency", "cycles"),
     "rows": ("array rows", ""),
     "cols": ("array columns", ""),
@@ -93,7 +95,7 @@ _LAYER_FIELDS = {
 
 
 def words(name: str) -> str:
-    """A figure or field in words, without its unit; a name of the user's own as it is."""
+    """A figure or field in words, without its unit; what is not known here by its name, with spaces."""
     return _entry(name)[0]
 
 
@@ -108,4 +110,4 @@ def _entry(name: str) -> tuple[str, str]:
         layer, _, field = name.removeprefix(PREFIX).rpartition(".")
         text, unit = _LAYER_FIELDS.get(field, (field, ""))
         return f"{layer}: {text}", unit
-    return _FIGURES.get(name) or _FIELDS.get(name) or (name, "")
+    return _FIGURES.get(name) or _FIELDS.get(name) or (name.replace("_", " "), "")
