@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 if TYPE_CHECKING:
     from .workload import Layer, Workload
@@ -93,8 +93,19 @@ def expanded(workload: Workload) -> Workload:
 
 
 def side_layers(layer: Layer) -> dict[str, tuple[Layer, ...]]:
-    """The products that every side product expands to, by place; they read nobody yet."""
-    return {item.place: tuple(_products(layer, item)) for item in layer.extra}
+    """The products that every side product expands to, by place; they read nobody yet.
+
+    Raises
+    ------
+    ValueError
+        If one of them breaks a rule of layers: its name is too long, it is too large.
+    """
+    try:
+        return {item.place: tuple(_products(layer, item)) for item in layer.extra}
+    except ValidationError as error:
+        found = error.errors()[0]
+        place = ".".join(str(part) for part in found["loc"])
+        raise ValueError(f"layer {layer.name!r}: extra: {place}{': ' if place else ''}{found['msg']}") from None
 
 
 def _expand(layer: Layer, sources: tuple[str, ...], gradient: bool) -> list[Layer]:

@@ -108,6 +108,8 @@ def test_the_simulation_is_that_of_the_expanded_network():
         ({"extra": [{"kind": "sparse", "rank": 1}]}, "kind: .*"),
         ({"extra": [{"kind": "low-rank", "rank": 0}]}, "rank: .*"),
         ({"op": "depthwise", "oc": 16, "groups": 16, "extra": [{"kind": "low-rank", "rank": 1}]}, "extra: must be left out of depthwise with groups=16"),
+        ({"name": "n" * 126, "extra": [{"kind": "low-rank", "rank": 1}]}, "layer 'n*': extra: name: .* at most 128 characters"),
+        ({"ic": 2**31 - 1, "oc": 1, "tokens": 2**30, "extra": [{"kind": "block-diagonal", "blocks": 1, "side": "in"}]}, "layer 'fc': extra: .*must stay below 2.62"),
         ({"name": "fc", "extra": [{"kind": "low-rank", "rank": 1}], "then": "fc.up"}, "layers: names must be unique, not 'fc.up' twice; a side product has that name"),
     ],
 )  # fmt: skip

@@ -167,13 +167,15 @@ def originals(kind: str, folder: Path) -> list[bytes]:
         {"name": "a", "op": "linear", "ic": 16, "oc": 8},
         {"name": "b", "op": "conv2d", "ic": 8, "oc": 8, "kh": 3, "kw": 3},
     ]
-    layers[1] |= {"h": 5, "w": 5, "pad": 1}
+    layers[0]["extra"] = [{"kind": "low-rank", "rank": 2}]
+    layers[1] |= {"h": 5, "w": 5, "pad": 1, "extra": [{"kind": "block-diagonal", "blocks": 4, "side": "out"}]}
     net = Workload.model_validate({"name": "n", "layers": layers})
     rng = np.random.default_rng(1)
     weights = {"a": rng.normal(size=(8, 1, 1, 16)).astype(np.float32), "b": np.ones((8, 3, 3, 8), np.float32)}
     weights["a"].reshape(-1, 8)[:, 2:] = 0
-    masks = {("a", "ff"): weights["a"] != 0}
-    save_workload(folder / "net.yaml", net, batch=2, weights=weights, masks=masks, patterns={("a", "ff"): "2:8"})
+    weights |= {"a.down": np.ones((2, 1, 1, 16), np.float32), "a.up": np.ones((8, 1, 1, 2), np.float32)}
+    facts = {"masks": {("a", "ff"): weights["a"] != 0}, "patterns": {("a", "ff"): "2:8"}, "activations": {"b": 0.5}}
+    save_workload(folder / "net.yaml", net, batch=2, weights=weights, **facts)
     if kind == "yaml":
         return [(folder / "net.yaml").read_bytes()]
     if kind == "workload-npz":
