@@ -185,6 +185,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_cosim.py::test_a_training_step_equals_executor_and_model",
     ),
     (
+        "batch normalisation in the whole accelerator: the host's steps between products",
+        "yes",
+        "test_cosim.py::test_batch_normalisation_is_the_host_s_between_products",
+    ),
+    (
         "vector passes (pools, additions) in the whole accelerator",
         "yes",
         "test_cosim.py::test_vector_passes_equal_executor_and_model",

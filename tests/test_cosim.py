@@ -13,7 +13,7 @@ from nmsat.commands.cosim_task import SLACK, Task, network_task
 from nmsat.dataflow import Options
 from nmsat.dataflow.program import Kind, Program, Stage, Tensor, descriptor, steps_number
 from nmsat.fpga.host.simulation import MEMORY_BASE
-from nmsat.models import Accelerator, Workload
+from nmsat.models import Accelerator, Layer, Workload
 from nmsat.rtl.emit import Emission
 from nmsat.rtl.simulators.verilated import run_verilated
 from nmsat.rtl.testbench.products import random_products
@@ -66,6 +66,22 @@ def test_a_training_step_equals_executor_and_model(emitted, method, sparsity, da
     assert [case for case in cases if case["failed"]] == []
     assert len(cases) > 15
     assert cases[-1]["parameters"]["tensors"] > 30
+
+
+def test_batch_normalisation_is_the_host_s_between_products(emitted):
+    """A convolution and a linear layer, each with its statistics: the array's sums in any order give the same ones."""
+    net = Workload(name="normalised", layers=(
+        Layer(name="c", op="conv2d", ic=1, oc=8, kh=3, kw=3, h=8, w=8, stride=2, pad=1, prune=False),
+        Layer(name="n", op="elementwise", function="batchnorm", oc=8, h=4, w=4),
+        Layer(name="r", op="elementwise", function="relu", oc=8, h=4, w=4),
+        Layer(name="f", op="linear", ic=128, oc=16),
+        Layer(name="m", op="elementwise", function="batchnorm", oc=16),
+        Layer(name="g", op="linear", ic=16, oc=10, prune=False),
+        Layer(name="loss", op="elementwise", function="cross_entropy", oc=10),
+    ))  # fmt: skip
+    cases = run(emitted, network_task(net, SMALL, 2, method="bdwp", sparsity="2:8", batch=8))
+    assert [case for case in cases if case["failed"]] == []
+    assert [case["parameters"].get("kind") for case in cases].count("host") >= 2 * 7
 
 
 def test_ten_steps_train(emitted):
