@@ -194,6 +194,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_cosim.py::test_vector_passes_equal_executor_and_model",
     ),
+    (
+        "descriptors fetched ahead: cycles of the model, a fault is its descriptor's",
+        "yes",
+        "test_rtl_controller.py::test_a_fetch_fault_is_its_descriptors",
+    ),
 )
 
 
