@@ -179,7 +179,7 @@ def _put(target: Any, value: Any, units: Any, unit: int) -> Any:
     place = units[: (size // unit).bit_length()]
     steps, shifted, low = unit, value, Const(0, size)
     for bit in place:
-        shifted = Mux(bit, shifted << steps, shifted)[:size]
-        low = Mux(bit, (low << steps) | ((1 << steps) - 1), low)[:size]
+        shifted = Mux(bit, shifted.shift_left(steps), shifted)[:size]
+        low = Mux(bit, low.shift_left(steps) | ((1 << steps) - 1), low)[:size]
         steps *= 2
     return target.eq((target & low) | shifted)

@@ -11,7 +11,6 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ...dataflow import program as fmt
@@ -21,6 +20,7 @@ from ..memory_port import REQUEST, read_word
 from ..uspe import address_bits
 from ..window_drain import Drain
 from .plan import PRODUCT, plan_layout
+from .rests import Rests
 from .sizes import Sizes
 from .store import run_layout
 
@@ -212,15 +212,14 @@ class Writer(wiring.Component):
         """Whole bytes of a row's mask; bits of a part byte wait for the next tile. True when there is room."""
         s, cols = self.sizes, self.sizes.array.cols
         writes = (d.flags & fmt.WRITE_MASK).bool() & there
-        m.submodules.rests = rests = Memory(shape=8, depth=s.bank_rows, init=[])
-        rest, keep = rests.read_port(domain="comb"), rests.write_port()
+        m.submodules.rests = rests = Rests(rows=s.bank_rows)
         span = cols + 8
         together, count = Signal(span), Signal(range(span + 1))
         used = (Const(1, cols + 1) << result.count) - 1
         m.d.comb += [
-            rest.addr.eq(result.row), keep.addr.eq(result.row), keep.en.eq(writes & taken),
-            together.eq(Mux(result.bit == 0, 0, rest.data) | ((bits & used[:cols]) << result.bit)),
-            count.eq(result.bit + result.count), keep.data.eq(together >> (count[3:] << 3)),
+            rests.row.eq(result.row), rests.enable.eq(writes & taken),
+            together.eq(Mux(result.bit == 0, 0, rests.rest) | ((bits & used[:cols]) << result.bit)),
+            count.eq(result.bit + result.count), rests.keep.eq(together >> (count[3:] << 3)),
         ]  # fmt: skip
         whole = count >> 3
         size = address_bits(span // 8 + 1)
