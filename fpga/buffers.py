@@ -1,24 +1,38 @@
-"""On-chip buffers as memory blocks, from their sizes: a count by capacity, not a synthesis result."""
+"""On-chip buffers as UltraRAM: what synthesis is told of large memories."""
 
 from __future__ import annotations
 
-from ..models.accelerator import Accelerator
+import re
+from dataclasses import replace
+
+from ..rtl.emit import Emitted
 
 URAM_BYTES = 4096 * 8  # 4096 words of 72 bits, 64 of them data
-BRAM36_BYTES = 1024 * 4  # 1024 words of 36 bits, 32 of them data
-BUFFERS = {"w2e_buffer": "w2e_bytes", "n2s_buffer": "n2s_bytes", "output_buffer": "output_bytes"}
+_MEMORY = re.compile(r"^  memory width (\d+) size (\d+) \\\S+$", re.M)
+_ZEROS = re.compile(
+    r"^  cell \$meminit_v2 .*\n(?:    .*\n)*?"
+    r"    parameter \\WIDTH (\d+)\n    parameter \\WORDS (\d+)\n(?:    .*\n)*?"
+    r"    connect \\DATA \d+'0+\n(?:    .*\n)*?  end\n",
+    re.M,
+)
 
 
-def buffer_blocks(accelerator: Accelerator) -> dict[str, dict[str, int]]:
-    """``uram`` and ``bram36`` of each buffer, two banks; banks of less than an UltraRAM are block memories.
+def is_ultra(width: int, words: int) -> bool:
+    """Whether a memory is to be UltraRAM: it fills half a block at least."""
+    return width * words >= 8 * URAM_BYTES // 2
 
-    Capacity only: a wide and shallow bank takes more.
+
+def for_card(emitted: Emitted) -> Emitted:
+    """The design with its large memories as UltraRAM: marked so, and without contents at the start.
+
+    An UltraRAM has none; nothing reads a buffer's word before it is written.
     """
-    found = {}
-    for name, field in BUFFERS.items():
-        size = getattr(accelerator, field)
-        if size >= URAM_BYTES:
-            found[name] = {"uram": 2 * -(-size // URAM_BYTES), "bram36": 0}
-        else:
-            found[name] = {"uram": 0, "bram36": 2 * -(-size // BRAM36_BYTES)}
-    return found
+
+    def marked(found: re.Match[str]) -> str:
+        ultra = is_ultra(int(found[1]), int(found[2]))
+        return f'  attribute \\ram_style "ultra"\n{found[0]}' if ultra else found[0]
+
+    def kept(found: re.Match[str]) -> str:
+        return "" if is_ultra(int(found[1]), int(found[2])) else found[0]
+
+    return replace(emitted, rtlil=_MEMORY.sub(marked, _ZEROS.sub(kept, emitted.rtlil)))

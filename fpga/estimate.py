@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..models.accelerator import Accelerator
 from ..rtl.blocks import component_of
 from ..rtl.emit import Emission, Emitted
-from ..rtl.simulators.cache import built
-from ..rtl.yosys import run_yosys, yosys_version
+from ..rtl.yosys import yosys_version
+from .hierarchy import hierarchy_of
+from .mapping import FAMILY, map_modules
 
-FAMILY = "xcup"
-# Every module keeps its boundary, so that an element is mapped once and counted as often as it occurs.
-_SCRIPT = f"""\
-read_rtlil design.il
-hierarchy -top {{top}}
-synth_xilinx -family {FAMILY} -top {{top}} -noiopad -noclkbuf
-tee -q -o stat.json stat -json -tech xilinx
-delete t:FD* t:DSP48E2 t:RAM* t:SRL* t:URAM* {{modules}}
-tee -q -o depth.txt ltp
-"""
 # Look-up tables that a distributed memory primitive takes.
 _MEMORY_LUTS = {
     "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
-    "RAM32X16DR8": 8, "RAM32X1S": 1, "RAM64X1S": 1, "SRL16E": 1, "SRLC32E": 1, "SRLC16E": 1,
+    "RAM32X16DR8": 8, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8, "RAM64X8SW": 8,
+    "SRL16E": 1, "SRLC32E": 1,
 }  # fmt: skip
-_DEPTH = re.compile(r"^Longest topological path in (\S+) \(length=(\d+)\)", re.M)
 _FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE", "FDRE_1", "FDSE_1")
 
 
@@ -67,7 +56,8 @@ class Area:
 
 def area_of_cells(cells: dict[str, int], lc: int = 0) -> Area:
     """Count primitives by what they take."""
-    memory = sum(_MEMORY_LUTS[name] * count for name, count in cells.items() if name in _MEMORY_LUTS)
+    small = {name: count for name, count in cells.items() if re.match("(RAM|SRL)(?!B)", name)}
+    memory = sum(_MEMORY_LUTS[name] * count for name, count in small.items())
     plain = sum(cells.get(f"LUT{n}", 0) for n in range(1, 7))
     return Area(
         lut=plain + memory,
@@ -133,23 +123,31 @@ def estimate_component(component: Any, name: str) -> dict[str, Any]:
 
 
 def modules_of(emitted: Emitted) -> tuple[dict[str, Area], dict[str, int]]:
-    """Own area of each module, the ones it places left out (but for ``lc``), and its logic depth.
+    """Own area of each module, the ones it places left out (but for ``lc``), and its logic depth."""
+    mapped, places = map_modules(emitted), hierarchy_of(emitted).places
+    whole: dict[str, Counter[str]] = {}
 
-    The depth is the most LUTs, wide multiplexers and carry cells in a row between registers, memories, DSPs and the
-    module's ports: a proxy for speed that knows neither wires nor paths through several modules.
-    """
+    def cells(name: str) -> Counter[str]:
+        if name not in whole:
+            whole[name] = Counter(mapped[name].cells)
+            for _, inside in places[name]:
+                if inside in mapped:
+                    whole[name].update(cells(inside))
+        return whole[name]
 
-    def build(folder: Path) -> None:
-        (folder / "design.il").write_text(emitted.rtlil)
-        run_yosys(folder, script)
+    areas = {name: area_of_cells(module.cells, logic_cells(cells(name))) for name, module in mapped.items()}
+    return areas, {name: module.depth for name, module in mapped.items()}
 
-    script = _SCRIPT.format(top=emitted.top, modules=" ".join(f"t:{name}" for name in sorted(emitted.instances)))
-    folder = built("area", [hashlib.sha256(emitted.rtlil.encode()).hexdigest(), script, yosys_version()], build)
-    found = json.loads((folder / "stat.json").read_text())["modules"]
-    own = {name.lstrip("\\"): entry for name, entry in found.items()}
-    areas = {
-        name: area_of_cells(own[name]["num_cells_by_type"], int(own[name].get("estimated_num_lc", 0)))
-        for name in emitted.instances
-    }
-    depths = dict(_DEPTH.findall((folder / "depth.txt").read_text()))
-    return areas, {name: int(depths.get(name, 0)) for name in emitted.instances}
+
+def logic_cells(cells: dict[str, int]) -> int:
+    """LUTs when small ones share a cell of six inputs in all, as yosys' ``stat -tech xilinx`` counts them."""
+    hosts = {n: cells.get(f"LUT{n}", 0) for n in (5, 4, 3)}
+    guests = {n: cells.get(f"LUT{n}", 0) for n in (1, 2)}
+    count = cells.get("LUT6", 0) + sum(hosts.values())
+    for size, free in hosts.items():
+        for guest in (1, 2):
+            if size + guest <= 6:
+                taken = min(free, guests[guest])
+                guests[guest] -= taken
+                free -= taken
+    return count + -(-sum(guests.values()) // 2)

@@ -32,6 +32,7 @@ class Rule(BaseModel, frozen=True):
     columns: Annotated[tuple[int, ...] | None, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
         Field(default=None, min_length=1, max_length=4)
     )
+    optional: bool = Field(default=False, description="the design may have no such cell")
 
     @model_validator(mode="after")
     def _check(self) -> Rule:
@@ -143,7 +144,7 @@ def apply(plan: Floorplan, hierarchy: Hierarchy, accelerator: Accelerator, board
 
     cells = _filled({name: place(name, kind) for name, kind in hierarchy.children(hierarchy.top)}, plan.rest)
     for rule in plan.rules:
-        if rule.cells not in used:
+        if rule.cells not in used and not rule.optional:
             raise NmsatError.rule(f"floorplan {plan.name!r}", "cells", "a cell of the design", rule.cells)
     return Placement(plan, cells)
 

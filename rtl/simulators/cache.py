@@ -18,6 +18,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmsat"
 
 
+def kept(kind: str, inputs: list[str]) -> Path:
+    """Where a build of these inputs lies, if it was made."""
+    digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:24]
+    return cache_folder() / f"{kind}-{digest}"
+
+
 def built(kind: str, inputs: list[str], build: Callable[[Path], None]) -> Path:
     """The folder of a build, made now if it is not there.
 
@@ -30,8 +36,7 @@ def built(kind: str, inputs: list[str], build: Callable[[Path], None]) -> Path:
     build : callable
         Fills an empty folder, which is moved into place when it returns: a build is there whole or not at all.
     """
-    digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:24]
-    target = cache_folder() / f"{kind}-{digest}"
+    target = kept(kind, inputs)
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,177 @@
+"""Modules mapped one by one and kept by their text; rows of the whole top; nets that change the region."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from nmsat.fpga import mapping
+from nmsat.fpga.board import Board
+from nmsat.fpga.buffers import for_card
+from nmsat.fpga.crossings import Crossing, crossings, crossings_text
+from nmsat.fpga.design_area import _Design
+from nmsat.fpga.estimate import Area, area_of_cells, logic_cells
+from nmsat.fpga.floorplan import Floorplan, apply
+from nmsat.fpga.hierarchy import Hierarchy, hierarchy_of
+from nmsat.fpga.mapping import map_modules
+from nmsat.models.accelerator import Accelerator
+from nmsat.rtl.emit import Emission
+from nmsat.rtl.epilogue import Epilogue
+from nmsat.rtl.testbench.small_top import small_top
+from nmsat.rtl.verilog import verilog_of
+
+SMALL = Accelerator.load("sat_4x4").replace(rows=2, max_keep=1, max_group=2)
+CUT = SMALL.replace(name="cut", slr_hop_cycles=2)
+BOARD = Board.load("vcu1525")
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """Modules of every run of yosys, with an empty cache."""
+    seen: list[list[str]] = []
+    real = mapping._map
+
+    def noted(names, texts, stubs):
+        seen.append(sorted(names))
+        return real(names, texts, stubs)
+
+    monkeypatch.setattr(mapping, "_map", noted)
+    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "cache"))
+    return seen
+
+
+def test_a_module_is_mapped_once_for_all_designs_that_place_it(runs, monkeypatch, tmp_path):
+    two, three = (Emission().emit(Epilogue(lanes=lanes), "epilogue") for lanes in (2, 3))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    apart = map_modules(two)
+    assert sorted(name for names in runs for name in names) == sorted(two.instances)
+    assert len(runs) > 1
+    assert apart["narrow"].cells["LUT6"] > 0 < apart["narrow"].depth
+    runs.clear()
+    assert map_modules(two) == apart
+    assert runs == []
+    grown = map_modules(three)
+    assert "narrow" not in [name for names in runs for name in names]
+    assert grown["narrow"] == apart["narrow"]
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "other"))
+    runs.clear()
+    assert map_modules(two) == apart  # together or as black boxes of each other
+    assert len(runs) == 1
+
+
+def memory_bank(depth):
+    """A component with one memory of 64 bits a word."""
+    from amaranth.hdl import Module, Signal
+    from amaranth.lib import wiring
+    from amaranth.lib.memory import Memory
+    from amaranth.lib.wiring import In, Out
+
+    class Bank(wiring.Component):
+        at: Signal
+        new: Signal
+        old: Signal
+
+        def __init__(self):
+            super().__init__({"at": In(range(depth)), "new": In(64), "old": Out(64)})
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.memory = memory = Memory(shape=64, depth=depth, init=[])
+            read, write = memory.read_port(), memory.write_port()
+            m.d.comb += [read.addr.eq(self.at), write.addr.eq(self.at), write.data.eq(self.new), write.en.eq(1)]
+            m.d.comb += self.old.eq(read.data)
+            return m
+
+    return Emission().emit(Bank(), "bank")
+
+
+def test_large_memories_are_marked_as_ultraram_without_contents():
+    small, large = memory_bank(1024), memory_bank(2048)  # 65,536 and 131,072 bits; an UltraRAM's data are 262,144
+    assert for_card(small) == small
+    marked = for_card(large)
+    assert "meminit" in large.rtlil
+    assert "meminit" not in marked.rtlil
+    text = verilog_of(marked).text
+    assert '(* ram_style = "ultra" *)' in text
+    assert "initial" not in text.partition("ram_style")[2].partition("always")[0]
+    assert map_modules(marked)["bank"].cells["URAM288"] == 1
+
+
+def test_groups_are_of_similar_size_and_lose_nothing():
+    sizes = {f"m{n}": n**5 for n in range(12)}
+    groups = mapping._groups(sizes, 3)
+    assert sorted(name for group in groups for name in group) == sorted(sizes)
+    loads = [sum(sizes[name] for name in group) for group in groups]
+    assert max(loads) < 1.2 * max(sizes.values())
+    assert mapping._groups({"a": 1}, 4) == [["a"]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "count"),
+    [
+        ({"LUT6": 3, "FDRE": 9}, 3),
+        ({"LUT2": 5}, 3),
+        ({"LUT5": 4, "LUT2": 4}, 6),  # no LUT5 has room for two inputs more
+        ({"LUT4": 4, "LUT2": 3, "LUT1": 2}, 5),
+        ({"LUT2": 164, "LUT3": 260, "LUT4": 56, "LUT5": 229, "LUT6": 137}, 682),  # yosys' own figures from here on
+        ({"LUT2": 95, "LUT3": 91, "LUT4": 60, "LUT5": 59, "LUT6": 212}, 422),
+    ],
+)
+def test_logic_cells(cells, count):
+    assert logic_cells(cells) == count
+
+
+def test_every_small_memory_is_counted():
+    assert area_of_cells({"RAM512X1S": 2, "SRL16E": 1, "RAMB18E2": 3, "URAM288": 4}) == Area(17, 17, 0, 0, 0, 0, 3, 4)
+    with pytest.raises(KeyError):
+        area_of_cells({"RAM1024X1S": 1})
+
+
+def test_rows_of_the_whole_top():
+    """The units' parts that have a row of their own leave the unit's row; depth is the deepest module's."""
+    places = {
+        "top": (("control", "c"), ("product", "p"), ("update", "u")),
+        "p": (("array", "a"), ("lane_a0", "l"), ("lane_b0", "l"), ("column10", "l"), ("lane_c0", "l")),
+        "a": (("row0", "r"),), "u": (("planes", "q"), ("wuve", "w")), "q": (("sore", "s"), ("tags", "t")),
+    }  # fmt: skip
+    luts = {"top": 1, "c": 2, "p": 3, "a": 4, "l": 5, "r": 6, "u": 7, "q": 8, "w": 9, "s": 10, "t": 11}
+    depths = dict.fromkeys(luts, 1) | {"r": 4, "t": 3}
+    design = _Design(Hierarchy("top", places), {name: Area(lut=n) for name, n in luts.items()}, depths)
+    assert {row["block"]: (row["lut"], row["depth"]) for row in design.blocks()} == {
+        "control": (2, 1), "product": (8, 1), "array": (10, 4), "w2e_buffer": (5, 1), "n2s_buffer": (5, 1),
+        "output_buffer": (5, 1), "update": (26, 3), "sore": (10, 1), "wuve": (9, 1), "top": (1, 1),
+    }  # fmt: skip
+
+
+# Crossings.
+def crossing_nets(design, accelerator, plan="halves"):
+    placement = apply(Floorplan.load(plan), hierarchy_of(design), accelerator, BOARD)
+    return crossings(design, placement)
+
+
+def test_nothing_crosses_in_one_region():
+    assert crossing_nets(small_top(SMALL), SMALL, "single") == []
+
+
+def test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register():
+    """Everything else that reaches both halves of the array passes the registers of slr_hop_cycles."""
+    found = crossing_nets(small_top(CUT), CUT)
+    assert {(item.module, item.net) for item in found if {0, 2} <= set(item.regions)} == {
+        *((f"stce/row{row}", net) for row in range(CUT.rows) for net in ("en", "ws")),
+        ("stce", "sequencer__en"), ("stce", "row0__ws"),
+    }  # fmt: skip
+    assert {bits for item in found if {0, 2} <= set(item.regions) for bits in [item.bits]} == {1}
+
+
+def test_a_cut_without_registers_is_seen():
+    plain = crossing_nets(small_top(SMALL), CUT)  # the design has none, whatever its file says
+    assert any(item.bits > 1 for item in plain if {0, 2} <= set(item.regions))
+
+
+def test_the_list_of_a_folder():
+    text = crossings_text([Crossing("stce/row0", "en", 1, (0, 1, 2)), Crossing("", "a", 12, (0, 1))], "made")
+    assert text.splitlines()[0] == "# made"
+    assert "2 nets, 13 bits" in text
+    assert text.endswith("     1  0,1,2    stce/row0/en\n    12  0,1      a\n")
