@@ -1,5 +1,7 @@
 """Modules mapped one by one and kept by their text; rows of the whole top; nets that change the region."""
 
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import os
