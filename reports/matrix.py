@@ -158,10 +158,16 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
     ),
     ("kernel.xml exercised register by register", "yes", "test_fpga_kernel.py::test_every_register_of_kernel_xml"),
     (
-        "area of the design by block and region (estimate)",
+        "area of the whole top, the text that is generated, by block and region (estimate)",
         "yes",
         "test_fpga_estimate.py::test_blocks_and_regions_add_up",
     ),
+    (
+        "array's column halves: all between them registered but clock enable and mode; every direct net listed",
+        "yes",
+        "test_fpga_mapping.py::test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register",
+    ),
+    ("every net between regions registered", NOT_YET, ""),
     ("Vivado reports read back; pages claim only what one says", "yes", "test_fpga_reports.py::test_claims_are_seen"),
     (
         "host drivers for XDMA and XRT, on stand-ins",
