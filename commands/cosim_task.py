@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..dataflow import compile_program
-from ..dataflow.program import Kind, Program, Stage
+from ..dataflow.program import Program, Stage
 from ..fpga.host.simulation import MEMORY_BASE
 from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError
 from ..models.golden import UpdateRule
 from ..models.training import Stack
 from ..models.workload import Workload
+from ..rtl.refusals import refusals as hardware_refusals
 from ..rtl.simulators import run_bench
 from ..rtl.top import Top
 from ..simulator import execute, load_tensors, load_weights, new_image, read_tensor
@@ -132,7 +133,7 @@ def network_task(
     """
     batch = options["batch"]
     program = compile_program(workload, accelerator, **options)
-    _check(program)
+    _check(program, accelerator)
     rule = UpdateRule(lr=lr, loss_scale=1024.0)
     image = new_image(program)
     load_weights(program, image, Stack.of(workload).initial_weights(seed))
@@ -150,7 +151,7 @@ def network_task(
 
 def program_task(program: Program, accelerator: Accelerator, steps: int, seed: int) -> Task:
     """A program's file on random memory: binary16 and binary32 numbers, labels 0."""
-    _check(program)
+    _check(program, accelerator)
     numbers, image = np.random.default_rng(seed), new_image(program)
     for item in program.tensors:
         if item.dtype in ("float16", "float32"):
@@ -162,16 +163,12 @@ def program_task(program: Program, accelerator: Accelerator, steps: int, seed: i
     return Task(program, accelerator, image, [{} for _ in range(steps)])
 
 
-def _check(program: Program) -> None:
-    units = (Kind.PRODUCT, Kind.UPDATE, Kind.PRUNE, Kind.HOST)
+def _check(program: Program, accelerator: Accelerator) -> None:
     for place, name in refusals(program):
         raise NmsatError.rule("program", place, "made of operations with defined values", name, "it is timed only")
-    for item in program.descriptors:
-        if item.kind not in units:
-            layer = program.layers[item["layer"]]
-            raise NmsatError.rule(
-                "program", f"layer {layer!r}", "without vector passes on lanes", item.kind.name.lower()
-            )
+    for place, reason in hardware_refusals(program, accelerator):
+        hint = "nmsat execute runs it in values"
+        raise NmsatError.rule("program", place, "what the hardware executes", reason, hint)
 
 
 def task_of(

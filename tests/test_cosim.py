@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from nmsat.__main__ import main
 from nmsat.commands.cosim_bench import run_programs
 from nmsat.commands.cosim_task import SLACK, Task, network_task
 from nmsat.dataflow import Options
+from nmsat.dataflow import program as fmt
 from nmsat.dataflow.program import Kind, Program, Stage, Tensor, descriptor, steps_number
 from nmsat.fpga.host.simulation import MEMORY_BASE
 from nmsat.models import Accelerator, Layer, Workload
 from nmsat.rtl.emit import Emission
+from nmsat.rtl.refusals import refusals
 from nmsat.rtl.simulators.verilated import run_verilated
 from nmsat.rtl.testbench.products import random_products
 from nmsat.rtl.top import Top
@@ -59,7 +62,13 @@ def mlp(
 
 @pytest.mark.parametrize(
     ("method", "sparsity", "dataflow"),
-    [("bdwp", "2:4", "auto"), ("dense", "2:8", "auto"), ("bdwp", "2:8", "os"), ("bdwp", "2:8", "ws")],
+    [
+        ("bdwp", "2:4", "auto"),
+        ("dense", "2:8", "auto"),
+        ("bdwp", "2:8", "os"),
+        ("bdwp", "2:8", "ws"),
+        ("sdgp", "2:8", "auto"),
+    ],
 )
 def test_a_training_step_equals_executor_and_model(emitted, method, sparsity, dataflow):
     cases = run(emitted, mlp(1, method, sparsity, dataflow))
@@ -93,6 +102,13 @@ def check_ten_steps(cases):
     losses = [case["parameters"]["loss"] for case in cases if case["block"] == "tensors"]
     assert len(losses) == 10
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])  # 2.53 to 2.16, as the golden trainer
+
+
+def test_a_step_of_a_convolutional_network(emitted):
+    options = {"method": "bdwp", "sparsity": "2:8", "batch": 1}
+    cases = run(emitted, network_task(Workload.load("digits-cnn"), SMALL, 1, **options))
+    assert [case for case in cases if case["failed"]] == []
+    assert cases[-1]["parameters"]["tensors"] == 38
 
 
 def test_under_a_stalling_memory_values_agree_and_the_model_is_a_bound(emitted):
@@ -173,12 +189,81 @@ def test_the_closed_form_is_a_lower_bound_of_the_machine():
         assert closed.totals["cycles"] <= machine <= 2.5 * closed.totals["cycles"]
 
 
+LEGAL = {"keep": 1, "group": 1, "interleave": 1, "block": 1, "c_stride_n": 1, "c_stride_m": 8, "n": 8, "m": 4, "kc": 8}
+POOL = {"steps": steps_number(["maxpool"]), "h": 4, "w": 4, "window_y": 2, "window_x": 2, "stride": 2}
+REFUSED = [
+    (Kind.PRODUCT, {"flags": fmt.ONLINE_PRUNE}, "pruned on its way in"),
+    (Kind.PRODUCT, {"window_lsb": 3}, "window sums"),
+    (Kind.PRODUCT, {"flags": fmt.TRANSPOSED_A, "block": 8}, "weight gradient of a depthwise"),
+    (Kind.PRODUCT, {"flags": fmt.WRITE_MASK, "n": 10}, "mask whose rows share bytes"),
+    (Kind.PRODUCT, {"c_stride_n": 2}, "apart both ways"),
+    (Kind.PRODUCT, {"m": 1 << 24}, "a size of 2^24"),
+    (Kind.PRODUCT, {"keep": 3, "group": 32}, "pattern 3:32"),
+    (Kind.PRODUCT, {}, "size 0"),
+    (Kind.PRODUCT, {"mode": fmt.Mode.WS, "k_tile": 8}, "another array"),
+    (Kind.UPDATE, {"bp_keep": 2, "bp_group": 32}, "pattern 2:32"),
+    (Kind.VECTOR, {"steps": steps_number(["gelu"])}, "gelu on the lanes"),
+    (Kind.VECTOR, {"steps": steps_number(["add", "add"])}, "the vector pass add+add"),
+    (Kind.VECTOR, POOL | {"stage": Stage.BP, "stride": 1}, "windows overlap"),
+    (Kind.VECTOR, POOL | {"stage": Stage.BP, "pad": 1}, "are padded"),
+    (Kind.VECTOR, POOL | {"stage": Stage.BP, "w": 5}, "leave a rest"),
+    (Kind.VECTOR, POOL | {"stage": Stage.BP, "steps": steps_number(["avgpool", "relu"])}, "gradient of avgpool+relu"),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "reason"), REFUSED, ids=[reason for _, _, reason in REFUSED])
+def test_what_the_hardware_refuses_is_known_before(kind, fields, reason, capsys, tmp_path):
+    """The codes with which the units refuse the same are in the REFUSED of test_rtl_product, _vector_unit, _update."""
+    item = descriptor(kind, **((LEGAL if kind is Kind.PRODUCT else {}) | fields))
+    target = tmp_path / "p.bin"
+    target.write_bytes(Program((item,), ("fc7",), (Tensor("x", 0, 64, "float16", (32,)),), {}).encode())
+    assert main(["cosim", str(target), "-a", "sat_4x4"]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "layer 'fc7': must be what the hardware executes, not" in text
+    assert reason in text
+
+
+def test_what_the_hardware_executes_is_not_refused():
+    products, _ = random_products(SMALL, 200, 0)
+    step = mlp(1).program
+    assert [refusals(program, SMALL) for program in (products, step, vector_passes().program)] == [[], [], []]
+
+
 def test_bad_input_is_one_line(capsys, tmp_path):
     broken = tmp_path / "p.bin"
     broken.write_bytes(b"NMSATPRG" + bytes(40))
     for arguments in (["resnet18"], ["digits-mlp", "--stall", "1"], [str(broken)], [str(tmp_path / "no.bin")]):
         assert main(["cosim", *arguments, "-a", "sat_4x4"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_worked_example_is_what_the_model_says():
+    page = (Path(__file__).parents[1] / "docs/program.md").read_text()
+    program = mlp(1).program
+    cycles = MachineModel(SMALL, MEMORY_BASE, MEMORY_BASE + image_address(program)).run(program)
+    names = [(item.kind, item["stage"], program.layers[item["layer"]]) for item in program.descriptors]
+    product = cycles[names.index((Kind.PRODUCT, Stage.FF, "fc2"))]
+    closed = simulate(MLP, SMALL, method="bdwp", sparsity="2:8", batch=16).totals["cycles"]
+    assert f"{product:,} cycles, where the array is busy for" in page
+    assert f"{len(cycles)} descriptors with END,\ntakes {sum(cycles):,} cycles" in page
+    assert f"the closed form says {closed:,}." in page
+
+
+TINY = SMALL.replace(
+    name="2x2_n2m4", rows=2, cols=2, max_group=4, w2e_bytes=4096, n2s_bytes=4096, output_bytes=1024, axi_data_bits=64,
+    axi_outstanding=4, dram_mb_s=1600, memory_latency_cycles=8, wuve_lanes=2, sore_lanes=2, vector_lanes=2,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sim", ["icarus", "verilator"])
+def test_the_whole_accelerator_under_cocotb(sim):
+    """Its Verilog in the two simulators that users have; reports/verification/cosim.txt says what has been run."""
+    program, image = random_products(TINY, 2, 3)
+    cases = Task(program, TINY, image, [{}]).run(sim)
+    assert [case for case in cases if case["failed"]] == []
+    assert len(cases) == 4
 
 
 @pytest.mark.slow
