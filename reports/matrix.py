@@ -205,6 +205,16 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_rtl_controller.py::test_a_fetch_fault_is_its_descriptors",
     ),
+    (
+        "faults of the whole accelerator: a code in bounded time, the next program right",
+        "yes",
+        "test_top_faults.py::test_every_fault_ends_with_a_code_and_the_next_program_is_right",
+    ),
+    (
+        "what the hardware refuses is one line before nmsat cosim runs",
+        "yes",
+        "test_cosim.py::test_what_the_hardware_refuses_is_known_before",
+    ),
 )
 
 

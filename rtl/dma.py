@@ -90,6 +90,8 @@ class ReadBus(wiring.Component):
     beat_<i> : out, 1
         The beat on the data channel belongs to port i.
     axi : out, :class:`.axi.Axi4`; the write channels are silent
+    hold : in, 1
+        No further burst is granted.
     idle : out, 1
         No burst is in flight.
     """
@@ -99,7 +101,7 @@ class ReadBus(wiring.Component):
         self.outstanding = require("read bus", "outstanding", outstanding, 1, MAX_OUTSTANDING)
         members: dict[str, Any] = {f"burst_{i}": In(stream.Signature(BURST)) for i in range(ports)}
         members |= {f"beat_{i}": Out(1) for i in range(ports)}
-        super().__init__(members | {"axi": Out(Axi4(data_bits)), "idle": Out(1)})
+        super().__init__(members | {"axi": Out(Axi4(data_bits)), "hold": In(1), "idle": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -110,7 +112,7 @@ class ReadBus(wiring.Component):
         free, ends = Signal(), Signal()
         m.d.comb += [
             arbiter.valid.eq(Cat(burst.valid for burst in bursts)),
-            free.eq((~axi.arvalid | axi.arready) & order.w_rdy),
+            free.eq((~axi.arvalid | axi.arready) & order.w_rdy & ~self.hold),
             arbiter.taken.eq(free & arbiter.valid.any()),
             *(burst.ready.eq(free & (arbiter.grant == i)) for i, burst in enumerate(bursts)),
             order.w_en.eq(arbiter.taken), order.w_data.eq(arbiter.grant),
@@ -147,6 +149,8 @@ class WriteBus(wiring.Component):
     answer_<i>, answer_last_<i> : out, 1
         The response on its channel is for port i; it is that of a run's last burst.
     axi : out, :class:`.axi.Axi4`; the read channels are silent
+    hold : in, 1
+        No further burst is granted.
     idle : out, 1
         No burst is in flight.
     """
@@ -161,7 +165,7 @@ class WriteBus(wiring.Component):
                 f"strobe_{i}": In(data_bits // 8), f"next_{i}": Out(1),
                 f"answer_{i}": Out(1), f"answer_last_{i}": Out(1),
             }  # fmt: skip
-        super().__init__(members | {"axi": Out(Axi4(data_bits)), "idle": Out(1)})
+        super().__init__(members | {"axi": Out(Axi4(data_bits)), "hold": In(1), "idle": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -175,7 +179,7 @@ class WriteBus(wiring.Component):
         chosen = Array([burst.payload.as_value() for burst in bursts])[arbiter.grant]
         m.d.comb += [
             arbiter.valid.eq(Cat(burst.valid for burst in bursts)),
-            free.eq((~axi.awvalid | axi.awready) & order.w_rdy),
+            free.eq((~axi.awvalid | axi.awready) & order.w_rdy & ~self.hold),
             arbiter.taken.eq(free & arbiter.valid.any()),
             *(burst.ready.eq(free & (arbiter.grant == i)) for i, burst in enumerate(bursts)),
             jobs.w_en.eq(arbiter.taken), jobs.w_data.eq(Cat(chosen[64:72], arbiter.grant)),
@@ -252,6 +256,10 @@ class Dma(wiring.Component):
     axi : out, :class:`.axi.Axi4`
     image_base, range_low, range_high, refuse : in, 64, 64, 64, 1
         See :class:`.run_splitter.RunSplitter`.
+    hold : in, 1
+        No further burst is put on the bus; those in flight end by themselves.
+    quiet : out, 1
+        No burst is in flight.
     idle : out, 1
         Nothing is queued, in flight or waiting to be taken.
     read_beat, write_beat : out, 1
@@ -276,7 +284,7 @@ class Dma(wiring.Component):
         super().__init__(members | {
             "axi": Out(Axi4(data_bits)),
             **{name: In(width) for name, width in SETTINGS.items()},
-            "idle": Out(1), "read_beat": Out(1), "write_beat": Out(1),
+            "hold": In(1), "quiet": Out(1), "idle": Out(1), "read_beat": Out(1), "write_beat": Out(1),
         })  # fmt: skip
 
     @classmethod
@@ -309,11 +317,13 @@ class Dma(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         idle: list[Any] = []
+        quiet: list[Any] = []
         if self.readers:
             ports = {"ports": len(self.readers), "data_bits": self.data_bits}
             bus = place(m, platform, "read_bus", ReadBus, outstanding=self.outstanding, **ports)
             self._channels(m, bus.axi, ("ar", "r"))
-            idle.append(bus.idle)
+            quiet.append(bus.idle)
+            m.d.comb += bus.hold.eq(self.hold)
             m.d.comb += self.read_beat.eq(self.axi.rvalid & self.axi.rready)
             for i, name in enumerate(self.readers):
                 port = self._port(m, platform, "reader", name, ReadPort, self.read_parameters)
@@ -327,7 +337,8 @@ class Dma(wiring.Component):
             ports = {"ports": len(self.writers), "data_bits": self.data_bits}
             bus = place(m, platform, "write_bus", WriteBus, outstanding=self.outstanding_writes, **ports)
             self._channels(m, bus.axi, ("aw", "w", "b"))
-            idle.append(bus.idle)
+            quiet.append(bus.idle)
+            m.d.comb += bus.hold.eq(self.hold)
             m.d.comb += self.write_beat.eq(self.axi.wvalid & self.axi.wready)
             for i, name in enumerate(self.writers):
                 port = self._port(m, platform, "writer", name, WritePort, self.write_parameters)
@@ -339,7 +350,7 @@ class Dma(wiring.Component):
                     port.answer.eq(getattr(bus, f"answer_{i}")), port.answer_last.eq(getattr(bus, f"answer_last_{i}")),
                     port.answer_response.eq(self.axi.bresp),
                 ]  # fmt: skip
-        m.d.comb += self.idle.eq(Cat(*idle).all())
+        m.d.comb += [self.quiet.eq(Cat(*quiet).all()), self.idle.eq(self.quiet & Cat(*idle).all())]
         return m
 
     def _port(self, m: Module, platform: Any, kind: str, name: str, element: Any, parameters: dict[str, int]) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,6 +20,7 @@ from .axi import Axi4, AxiLite
 from .control import Control
 from .controller import Controller
 from .dma import Dma
+from .halt import Halt, fault_code
 from .product.unit import ProductUnit
 from .registers import register_map
 from .update_unit import UpdateUnit
@@ -54,6 +55,8 @@ SLOTS: tuple[Slot, ...] = (
     Slot("vector", (Kind.VECTOR,), VectorUnit.from_accelerator, ("read",), ("write",)),
 )
 FETCH = "fetch"
+REGISTERS, MACHINE = "registers", "machine"
+"""Domains of the one clock: what software sees, and what executes programs."""
 
 
 def port_names(slots: Sequence[Slot] = SLOTS) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -92,13 +95,16 @@ class Top(wiring.Component):
         m = Module()
         a = self.accelerator
         readers, writers = port_names()
-        m.submodules.control = control = Control(rows=a.rows, cols=a.cols, data_bits=a.axi_data_bits)
-        m.submodules.controller = controller = Controller(
+        control = Control(rows=a.rows, cols=a.cols, data_bits=a.axi_data_bits)
+        controller = Controller(
             units={number: slot.kinds for number, slot in enumerate(SLOTS)},
             data_bits=a.axi_data_bits,
             ahead=a.prefetch_descriptors,
         )
-        m.submodules.dma = dma = Dma.from_accelerator(a, readers, writers, absolute=(FETCH,))
+        dma = Dma.from_accelerator(a, readers, writers, absolute=(FETCH,))
+        m.submodules.control = DomainRenamer(REGISTERS)(control)
+        m.submodules.controller = DomainRenamer(MACHINE)(controller)
+        m.submodules.dma = DomainRenamer(MACHINE)(dma)
         wiring.connect(m, wiring.flipped(self.s_axi_control), control.bus)
         wiring.connect(m, dma.axi, wiring.flipped(self.m_axi))
         wiring.connect(m, controller.fetch, getattr(dma, f"reader_{FETCH}"))
@@ -115,7 +121,7 @@ class Top(wiring.Component):
         others = []
         for number, slot in enumerate(SLOTS):
             unit = slot.make(a)
-            m.submodules[slot.name] = unit
+            m.submodules[slot.name] = DomainRenamer(MACHINE)(unit)
             mine, works = controller.active == number, Signal(name=f"{slot.name}_works")
             m.d.comb += [
                 unit.start.payload.eq(controller.descriptor),
@@ -139,7 +145,28 @@ class Top(wiring.Component):
         for works in others:
             with m.If(works):
                 m.d.comb += events.vector.eq(1)
+        self._halt(m, machine, controller, dma)
         return m
+
+    def _halt(self, m: Module, machine: Any, controller: Any, dma: Any) -> None:
+        """Ending a run early. Both domains have the one clock; MACHINE is also reset when such a run is over."""
+        halt = Halt()
+        m.submodules.halt = DomainRenamer(REGISTERS)(halt)
+        for name, reset in ((REGISTERS, ResetSignal("sync")), (MACHINE, ResetSignal("sync") | halt.clear)):
+            domain: Any = ClockDomain(name, local=True)
+            m.domains += domain
+            m.d.comb += [domain.clk.eq(ClockSignal("sync")), domain.rst.eq(reset)]
+        reads = [getattr(dma, f"reader_{name}") for name in dma.readers if name != FETCH]
+        writes = [getattr(dma, f"writer_{name}") for name in dma.writers]
+        m.d.comb += [
+            halt.abort.eq(machine.abort & ~controller.machine.ended), halt.fault.eq(fault_code(reads, writes)),
+            halt.index.eq(controller.machine.descriptor), halt.quiet.eq(dma.quiet), dma.hold.eq(halt.hold),
+        ]  # fmt: skip
+        with m.If(halt.hold):
+            m.d.comb += [
+                machine.ended.eq(halt.clear), machine.code.eq(halt.code), machine.descriptor.eq(halt.descriptor),
+                machine.retired.eq(0), machine.host.eq(0),
+            ]  # fmt: skip
 
     def _reader(self, m: Module, port: Any, client: Any, mine: Value) -> None:
         """A unit's client on a shared read port: words come only to who is at work."""

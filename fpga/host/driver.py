@@ -224,6 +224,24 @@ class Driver:
 
     # runs
 
+    def arguments(self) -> dict[str, int]:
+        """What the loaded program needs in the argument registers, by name."""
+        program = self.program
+        return {
+            "program": self._code_address, "image_base": self._image_address, "range_low": self._code_address,
+            "range_high": self._image_address + max(1, program.dram_bytes),
+            "descriptor_limit": len(program.descriptors) + 1, "watchdog": 0,
+        }  # fmt: skip
+
+    async def start(self, arguments: Mapping[str, int]) -> None:
+        """Start a run and return at once; old causes are cleared, interrupts enabled."""
+        for name, value in arguments.items():
+            await self.write(name, value)
+        await self.write("isr", self._mask("isr", "done", "ready", _HOST, _ERROR))
+        await self.write("ier", self._mask("isr", "done", _HOST, _ERROR))
+        await self.write("gier", 1)
+        await self.write("control", self._mask("control", "ap_start"))
+
     async def run(self, host: HostStep | None = None, *, timeout_s: float = 10.0, watchdog_cycles: int = 0) -> Counters:
         """Run the loaded program to its end.
 
@@ -248,16 +266,7 @@ class Driver:
             raise DeviceError("device: host: must be given, the program has HOST descriptors")
         if await self._flag("status", "busy"):
             raise DeviceError("device: must be idle before a run; another process may be using it")
-        await self.write("program", self._code_address)
-        await self.write("image_base", self._image_address)
-        await self.write("range_low", self._code_address)
-        await self.write("range_high", self._image_address + max(1, program.dram_bytes))
-        await self.write("descriptor_limit", len(program.descriptors) + 1)
-        await self.write("watchdog", watchdog_cycles)
-        await self.write("isr", self._mask("isr", "done", "ready", _HOST, _ERROR))
-        await self.write("ier", self._mask("isr", "done", _HOST, _ERROR))
-        await self.write("gier", 1)
-        await self.write("control", self._mask("control", "ap_start"))
+        await self.start(self.arguments() | {"watchdog": watchdog_cycles})
         try:
             await self._serve(host, timeout_s)
         finally:
