@@ -13,7 +13,7 @@ _WIRE = re.compile(r"^  wire (?:width (\d+) )?(?:(?:input|output) \d+ +)?(?:sign
 _CELL = re.compile(r"^  cell \\(\S+) \\(\S+)$")
 _CONNECT = re.compile(r"^    connect \\(\S+) (.*)$")
 _PART = re.compile(r"(\d+)'[01x-]+|(\\\S+|\$\S+)(?: \[(\d+)(?::(\d+))?\])?")
-_EVERYWHERE = ("clk", "rst")
+_EVERYWHERE = re.compile(r"(.*_)?(clk|rst)")  # of any domain: all have the one clock
 
 _Bit = tuple[str, int]
 _Ports = list[tuple[str, list[_Bit | None]]]  # of a cell: port and its bits, lowest first; None is a constant
@@ -60,7 +60,7 @@ def crossings(emitted: Emitted, placement: Placement) -> list[Crossing]:
             for port, bits in ports:
                 for place, bit in enumerate(bits):
                     regions = {region} if region is not None else inside.get((port, place), set())
-                    if bit is None or port in _EVERYWHERE or not regions:
+                    if bit is None or _EVERYWHERE.fullmatch(port) or not regions:
                         continue
                     if reached.get(bit, regions) != regions:
                         apart.setdefault(bit, set()).update(regions, reached[bit])
