@@ -506,7 +506,7 @@ def test_whole_dma_deeper(options):
     (SplitterProperties, run_splitter, "self.burst_beats - beat[: ceil_log2(self.burst_beats)]", "self.burst_beats"),
     (SplitterProperties, run_splitter, "self.burst.payload.last.eq(fits)", "self.burst.payload.last.eq(left < room)"),
     (ReadBusProperties, dma, "with m.If(axi.arready):", "with m.If(1):"),
-    (ReadBusProperties, dma, "free.eq((~axi.arvalid | axi.arready) & order.w_rdy)", "free.eq(~axi.arvalid | axi.arready)"),
+    (ReadBusProperties, dma, "free.eq((~axi.arvalid | axi.arready) & order.w_rdy & ~self.hold)", "free.eq((~axi.arvalid | axi.arready) & ~self.hold)"),
     (ReadBusProperties, dma, "axi.arlen.eq(chosen[64:72])", "axi.arlen.eq(chosen[64:72] + 1)"),
     (WriteBusProperties, dma, "with m.If(axi.awready):", "with m.If(1):"),
     (WriteBusProperties, dma, "(~axi.wvalid | axi.wready))", "1)"),
