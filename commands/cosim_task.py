@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..rtl.simulators import run_bench
 from ..rtl.top import Top
 from ..simulator import execute, load_tensors, load_weights, new_image, read_tensor
 from ..simulator.executor import refusals
-from ..simulator.machine.machine import MachineModel, image_address
+from ..simulator.machine.machine import MachineModel, RunCycles, image_address
 from .cosim_bench import run_programs
 from .execute import TASKS, _digits
 
@@ -72,7 +72,7 @@ class Task:
         )[0]  # fmt: skip
         return self.compare(found, wanted, exact=not stall)
 
-    def compare(self, found: dict[str, Any], wanted: list[list[int]], *, exact: bool) -> list[dict[str, Any]]:
+    def compare(self, found: dict[str, Any], wanted: Sequence[RunCycles], *, exact: bool) -> list[dict[str, Any]]:
         """Cases from what the RTL gave and what the model says."""
         cases, image = [], self.image
         for number, inputs in enumerate(self.inputs):
@@ -86,7 +86,7 @@ class Task:
             loss = None
             if "losses" in names:
                 loss = float(read_tensor(self.program, image, "losses").mean(dtype=np.float64))
-            total, model = sum(found["cycles"][number]), sum(wanted[number])
+            total, model = found["totals"][number]["cycles"], wanted[number].total
             cases.append({
                 "block": "tensors", "parameters": {"step": number, "tensors": len(names), "loss": loss},
                 "bits_differing": bits, "cycles_rtl": total, "cycles_simulator": model,

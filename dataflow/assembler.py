@@ -16,6 +16,7 @@ from .edges import LANE_FUNCTIONS, MAX_GRADIENTS, Edges
 from .lowering import Product, Prune, Step, Update, VectorPass
 from .memory_map import MemoryMap
 from .operands import operands
+from .overlap import with_overlap
 from .program import Descriptor, Kind, Mode, Program, Stage, descriptor
 from .schedule import Mapping, Options, Work, best_mapping, os_segment
 
@@ -49,7 +50,7 @@ class Assembler:
                 else:
                     found.append(self._prune(step, head))
         names = tuple(layer.name for layer in self.workload.layers)
-        return Program(tuple(found), names, tuple(self.memory.tensors.values()), dict(meta))
+        return with_overlap(Program(tuple(found), names, tuple(self.memory.tensors.values()), dict(meta)))
 
     def _product(self, item: Product, head: dict[str, int], before: list[Step], follows: list[Step]) -> Descriptor:
         forwarded = (

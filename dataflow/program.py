@@ -77,7 +77,8 @@ HEAD: list[tuple[Any, ...]] = [
     ("flags", "<u2"),
     ("layer", "<u4"),  # index into the symbols' layer list
     ("chain", "<u4"),  # descriptors of one chain run concurrently, tile by tile
-    ("reserved", "<u4"),
+    ("beside", "<u2"),  # bit k: it may start while a descriptor of kind k is at work (dataflow/overlap.py)
+    ("reserved", "<u2"),
 ]
 PRODUCT: list[tuple[Any, ...]] = [
     # C[m, n] = sum_k A[m, k] B[k, n], k = taps * kc, repeated `count` times at the repeat strides;

@@ -61,6 +61,9 @@ class Accelerator(NamedFile, frozen=True):
     prefetch_descriptors: int = Field(
         default=2, ge=1, le=4, description="descriptors of a program that are fetched before their turn"
     )
+    overlap_units: bool = Field(
+        default=False, description="update and vector unit have memory ports of their own and work beside the array"
+    )
     memory_latency_cycles: int = Field(
         default=40, ge=1, le=1000, description="of the testbench's memory: read address taken to first data"
     )
@@ -148,6 +151,6 @@ class Accelerator(NamedFile, frozen=True):
         Left out are the window's fields if it is not used, and those that came later where they are the default.
         """
         unused = set() if self.accumulator == "window" else {"window_lsb", "window_bits"}
-        later = ("axi_outstanding_writes", "prefetch_descriptors")
+        later = ("axi_outstanding_writes", "prefetch_descriptors", "overlap_units")
         unused |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
         return content_hash(self.model_dump(exclude=unused))

@@ -40,6 +40,7 @@ _FIELDS = {
     "axi_outstanding": ("read bursts in flight", ""),
     "axi_outstanding_writes": ("write bursts in flight", ""),
     "prefetch_descriptors": ("descriptors fetched ahead", ""),
+    "overlap_units": ("units overlap", "0 or 1"),
     "memory_latency_cycles": ("memory latency", "cycles"),
     "rows": ("array rows", ""),
     "cols": ("array columns", ""),

@@ -215,6 +215,11 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "yes",
         "test_cosim.py::test_what_the_hardware_refuses_is_known_before",
     ),
+    (
+        "units that overlap: every order that hardware may choose gives the program's values",
+        "yes",
+        "test_overlap.py::test_every_schedule_gives_the_values_of_the_order",
+    ),
 )
 
 

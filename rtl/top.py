@@ -18,7 +18,7 @@ from ..dataflow.program import Kind
 from ..models.accelerator import Accelerator
 from .axi import Axi4, AxiLite
 from .control import Control
-from .controller import Controller
+from .controller import Controller, Unit
 from .dma import Dma
 from .halt import Halt, fault_code
 from .product.unit import ProductUnit
@@ -39,7 +39,9 @@ class Slot:
     make : callable
         Accelerator to component with streams ``start`` and ``done`` and the clients.
     readers, writers : tuple of str
-        Its memory clients. The i-th reader of every unit shares port ``r<i>``: one unit works at a time.
+        Its memory clients.
+    aside : bool
+        With ``overlap_units`` it has ports of its own, which it shares with the other units aside.
     """
 
     name: str
@@ -47,10 +49,13 @@ class Slot:
     make: Callable[[Accelerator], Any]
     readers: tuple[str, ...]
     writers: tuple[str, ...]
+    aside: bool = True
 
 
 SLOTS: tuple[Slot, ...] = (
-    Slot("product", (Kind.PRODUCT,), ProductUnit.from_accelerator, ("a", "b", "indices", "masks"), ("c", "bits")),
+    Slot(
+        "product", (Kind.PRODUCT,), ProductUnit.from_accelerator, ("a", "b", "indices", "masks"), ("c", "bits"), False
+    ),
     Slot("update", (Kind.UPDATE, Kind.PRUNE), UpdateUnit.from_accelerator, ("read",), ("write",)),
     Slot("vector", (Kind.VECTOR,), VectorUnit.from_accelerator, ("read",), ("write",)),
 )
@@ -59,11 +64,17 @@ REGISTERS, MACHINE = "registers", "machine"
 """Domains of the one clock: what software sees, and what executes programs."""
 
 
-def port_names(slots: Sequence[Slot] = SLOTS) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the shared read and write ports, the fetch port first."""
-    readers = max(len(slot.readers) for slot in slots)
-    writers = max(len(slot.writers) for slot in slots)
-    return (FETCH, *(f"r{i}" for i in range(readers))), tuple(f"w{i}" for i in range(writers))
+def ports_of(slot: Slot, overlap: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the memory ports of a slot's readers and writers; slots with the same names take turns."""
+    own = "aside_" if overlap and slot.aside else ""
+    return tuple(f"{own}r{i}" for i in range(len(slot.readers))), tuple(f"{own}w{i}" for i in range(len(slot.writers)))
+
+
+def port_names(*, overlap: bool, slots: Sequence[Slot] = SLOTS) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of all read and write ports, the fetch port first."""
+    sides = zip(*(ports_of(slot, overlap) for slot in slots), strict=True)
+    readers, writers = (tuple(dict.fromkeys(name for names in side for name in names)) for side in sides)
+    return (FETCH, *readers), writers
 
 
 class Top(wiring.Component):
@@ -94,13 +105,12 @@ class Top(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         a = self.accelerator
-        readers, writers = port_names()
+        readers, writers = port_names(overlap=a.overlap_units)
         control = Control(rows=a.rows, cols=a.cols, data_bits=a.axi_data_bits)
         controller = Controller(
-            units={number: slot.kinds for number, slot in enumerate(SLOTS)},
-            data_bits=a.axi_data_bits,
-            ahead=a.prefetch_descriptors,
-        )
+            units=[Unit(slot.kinds, int(a.overlap_units and slot.aside)) for slot in SLOTS],
+            data_bits=a.axi_data_bits, ahead=a.prefetch_descriptors,
+        )  # fmt: skip
         dma = Dma.from_accelerator(a, readers, writers, absolute=(FETCH,))
         m.submodules.control = DomainRenamer(REGISTERS)(control)
         m.submodules.controller = DomainRenamer(MACHINE)(controller)
@@ -122,13 +132,14 @@ class Top(wiring.Component):
         for number, slot in enumerate(SLOTS):
             unit = slot.make(a)
             m.submodules[slot.name] = DomainRenamer(MACHINE)(unit)
-            mine, works = controller.active == number, Signal(name=f"{slot.name}_works")
+            mine, works = getattr(controller, f"owns_{number}"), Signal(name=f"{slot.name}_works")
             m.d.comb += [
                 unit.start.payload.eq(controller.descriptor),
                 unit.start.valid.eq(getattr(controller, f"start_{number}")),
                 getattr(controller, f"ready_{number}").eq(unit.start.ready),
                 getattr(controller, f"done_{number}").eq(unit.done.valid),
-                getattr(controller, f"status_{number}").eq(unit.done.payload.status), unit.done.ready.eq(1),
+                getattr(controller, f"status_{number}").eq(unit.done.payload.status),
+                unit.done.ready.eq(getattr(controller, f"heard_{number}")),
                 works.eq(~unit.start.ready),
             ]  # fmt: skip
             if slot.name == "product":
@@ -138,10 +149,11 @@ class Top(wiring.Component):
                 ]  # fmt: skip
             else:
                 others.append(works)
-            for place, name in enumerate(slot.readers):
-                self._reader(m, getattr(dma, f"reader_r{place}"), getattr(unit, name), mine)
-            for place, name in enumerate(slot.writers):
-                self._writer(m, getattr(dma, f"writer_w{place}"), getattr(unit, name), mine)
+            reads, writes = ports_of(slot, a.overlap_units)
+            for port, name in zip(reads, slot.readers, strict=True):
+                self._reader(m, getattr(dma, f"reader_{port}"), getattr(unit, name), mine)
+            for port, name in zip(writes, slot.writers, strict=True):
+                self._writer(m, getattr(dma, f"writer_{port}"), getattr(unit, name), mine)
         for works in others:
             with m.If(works):
                 m.d.comb += events.vector.eq(1)

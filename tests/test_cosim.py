@@ -24,8 +24,9 @@ from nmsat.rtl.top import Top
 from nmsat.simulator import simulate
 from nmsat.simulator.machine.machine import MachineModel, image_address
 
-# The shipped 4x4 array with the maxima of the patterns used here, so that its simulator builds sooner.
-SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8)
+# The shipped 4x4 array with the maxima of the patterns used here, so that its simulator builds sooner, and with units
+# that overlap: the slow tests run the shipped ones, whose units do not.
+SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8, overlap_units=True)
 # The same with the window accumulator: an element holds 16 products, then sums spill.
 WINDOW = SMALL.replace(name="window_4x4_n2m8", accumulator="window", window_bits=54)
 MLP = Workload.load("digits-mlp")
@@ -240,8 +241,8 @@ def test_bad_input_is_one_line(capsys, tmp_path):
 
 def test_the_worked_example_is_what_the_model_says():
     page = (Path(__file__).parents[1] / "docs/program.md").read_text()
-    program = mlp(1).program
-    cycles = MachineModel(SMALL, MEMORY_BASE, MEMORY_BASE + image_address(program)).run(program)
+    program, in_turn = mlp(1).program, SMALL.replace(overlap_units=False)
+    cycles = MachineModel(in_turn, MEMORY_BASE, MEMORY_BASE + image_address(program)).run(program)
     names = [(item.kind, item["stage"], program.layers[item["layer"]]) for item in program.descriptors]
     product = cycles[names.index((Kind.PRODUCT, Stage.FF, "fc2"))]
     closed = simulate(MLP, SMALL, method="bdwp", sparsity="2:8", batch=16).totals["cycles"]

@@ -60,7 +60,7 @@ def test_decode_inverts_encode(items):
 def test_every_descriptor_is_256_bytes():
     assert {dtype.itemsize for dtype in DTYPES.values()} == {256}
     for kind, dtype in DTYPES.items():
-        assert dtype.names[:6] == ("kind", "stage", "flags", "layer", "chain", "reserved"), kind
+        assert dtype.names[:6] == ("kind", "stage", "flags", "layer", "chain", "beside"), kind
 
 
 def test_a_value_that_does_not_fit_is_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,9 @@ from nmsat.fpga.host.simulation import MEMORY_BASE, SimulationBackend
 from nmsat.models.memory_timing import MemoryTiming
 from nmsat.rtl.registers import Code
 from nmsat.rtl.simulators import run_bench
-from nmsat.rtl.testbench.copier import Copier
+from nmsat.rtl.testbench.copier import KINDS, Copier
 from nmsat.rtl.testbench.memory import Fault
-from nmsat.simulator.machine.fetch import FetchModel
+from nmsat.simulator.machine.controller import ControllerModel, UnitSlot
 from nmsat.simulator.machine.memory import DmaModel
 
 PAGE, MEMORY = 4096, 1 << 16
@@ -24,11 +26,13 @@ SETTLE = 200
 """Cycles of a host step: more than four descriptors need on 32 bits."""
 
 
-def program(kinds, sizes):
+def program(case):
     """Copies of so many bytes from page 0 to page 1, host stops, ends."""
     items = []
-    for kind, size in zip(kinds, sizes, strict=True):
-        fields = dict.fromkeys(field_names(Kind.VECTOR), 0) | {"kind": kind, "target_address": PAGE, "elements": size}
+    beside = case.get("beside", [0] * len(case["kinds"]))
+    for kind, size, bits in zip(case["kinds"], case["sizes"], beside, strict=True):
+        fields = dict.fromkeys(field_names(Kind.VECTOR), 0)
+        fields |= {"kind": kind, "target_address": PAGE, "elements": size, "beside": bits}
         items.append(Descriptor(Kind.HOST if kind == HOST else Kind.VECTOR, fields))
     tensors = tuple(Tensor(f"t{k}", PAGE * k, PAGE, "uint8", (PAGE,)) for k in range(2))
     return Program(tuple(items), ("layer",), tensors, {})
@@ -43,7 +47,7 @@ async def runs(bench, data_bits, cases):
         await backend.reset()
         driver = Driver(backend)
         await driver.open()
-        given = program(case["kinds"], case["sizes"])
+        given = program(case)
         await driver.load(given)
         backend.axi.faults = [Fault(*fault) for fault in case.get("faults", ())]
         await driver.upload({"t0": np.arange(PAGE).astype(np.uint8)})
@@ -52,73 +56,67 @@ async def runs(bench, data_bits, cases):
         except RunError as error:
             found.append([error.code, error.descriptor])
             continue
-        done = [*case["kinds"], END].index(END)
-        copied = (await driver.download("t1"))["t1"][: max(case["sizes"][:done], default=0)]
+        ended = [*case["kinds"], END].index(END)
+        done = [size for kind, size in zip(case["kinds"][:ended], case["sizes"], strict=False) if kind != HOST]
+        copied = (await driver.download("t1"))["t1"][: max(done, default=0)]
         assert (copied == np.arange(len(copied)).astype(np.uint8)).all()
         totals = counters.totals
         found.append([counters.descriptor_cycles, totals["cycles"], totals["fetch_cycles"]])
     return found
 
 
-def modelled(data_bits, ahead, case):
-    """Cycles of every descriptor and those in which one was awaited, from the models of fetcher and DMA."""
+class CopyModel:
+    """The copy unit in cycles, with the interface of a unit's model."""
+
+    def __init__(self, source, target, beat):
+        self.source, self.target, self.beat = source, target, beat
+        self.item, self.room, self.done, self.take_done = None, True, False, False
+        self.given, self.asked, self.left, self.ended = None, False, 0, False
+
+    def start(self, item):
+        self.given = item
+
+    def step(self):
+        source, target, item = self.source, self.target, self.item
+        if self.done:
+            self.done, self.room = not self.take_done, self.take_done
+        elif item is not None:
+            if not self.asked:
+                source.ask(item["source_address"], item["elements"])
+                target.ask(item["target_address"], item["elements"])
+            self.asked = True
+            target.give = self.left > 0 and (source.word > 0 or self.ended)
+            source.take = source.word > 0 and (target.word_room or self.left == 0)
+            target.take_done = self.ended
+            if target.done and self.ended:
+                self.item, self.done = None, True
+            self.left -= target.give and target.word_room
+            self.ended = self.ended or (source.take and source.word == 2)
+        elif self.given is not None:
+            self.item, self.given, self.asked, self.ended, self.room = self.given, None, False, False, False
+            self.left = -(-self.item["elements"] // self.beat)
+        self.take_done = False
+
+
+def modelled(data_bits, ahead, sets, case):
+    """Cycles of every descriptor, of the run, and those in which a descriptor was awaited, from the models."""
     beat = data_bits // 8
-    given = program(case["kinds"], case["sizes"])
-    size = DESCRIPTOR_BYTES * (len(given.descriptors) + 1)
+    items = program(case).descriptors
+    size = DESCRIPTOR_BYTES * (len(items) + 1)
     dma = DmaModel(
-        readers=["fetch", "source"], writers=["target"], absolute=["fetch"], beat_bytes=beat, outstanding=4,
-        burst_beats=16, image_base=MEMORY_BASE + -(-size // PAGE) * PAGE,
+        readers=["fetch", *(f"s{k}" for k in range(len(sets)))], writers=[f"t{k}" for k in range(len(sets))],
+        absolute=["fetch"], beat_bytes=beat, outstanding=4, burst_beats=16,
+        image_base=MEMORY_BASE + -(-size // PAGE) * PAGE,
         timing=MemoryTiming(beat, dram_mb_s=case.get("dram_mb_s", 200 * beat), **TIMING),
     )  # fmt: skip
-    source, target = dma.readers["source"], dma.writers["target"]
-    fetch = FetchModel(dma.readers["fetch"], MEMORY_BASE, len(given.descriptors) + 1, ahead)
-
-    def step():
-        fetch.step()
-        dma.step()
-
-    cycles, waits = [], 0
-    for item in (*given.descriptors, None):
-        count = 0
-        while not fetch.full:
-            step()
-            count, waits = count + 1, waits + 1
-        fetch.take = True
-        step()  # dispatch
-        count += 1
-        if item is None:
-            while not dma.idle:
-                step()
-                count += 1
-            count += 1
-        elif item["kind"] == HOST:
-            for _ in range(SETTLE):
-                step()
-        else:
-            count += copied(step, source, target, item)
-        cycles.append(count)
-    return [cycles, sum(cycles), waits]
-
-
-def copied(step, source, target, item):
-    """Cycles of a copy, after that of its dispatch."""
-    count, asked, left, ended, done = 0, False, -(-item["elements"] // source._splitter.beat_bytes), False, False
-    while not done:
-        if not asked:
-            source.ask(item["source_address"], item["elements"])
-            target.ask(item["target_address"], item["elements"])
-        asked = True
-        target.give = left > 0 and (source.word > 0 or ended)
-        moves = target.give and target.word_room
-        source.take = source.word > 0 and (target.word_room or left == 0)
-        done = target.done and ended
-        target.take_done = ended
-        ended = ended or (source.take and source.word == 2)
-        left -= moves
-        step()
-        count += 1
-    step()  # done
-    return count + 1
+    units = [
+        UnitSlot(CopyModel(dma.readers[f"s{k}"], dma.writers[f"t{k}"], beat), (kind,), ports)
+        for k, (kind, ports) in enumerate(zip(KINDS, sets, strict=False))
+    ]
+    controller = ControllerModel(dma, units, ahead)
+    given = [Descriptor(Kind(item["kind"]), item.fields) for item in items]
+    cycles = controller.run([*given, Descriptor(Kind.END, {})], MEMORY_BASE)
+    return [cycles, cycles.total, controller.fetch_cycles]
 
 
 def cycle_cases():
@@ -138,13 +136,44 @@ def test_descriptors_take_the_cycles_of_the_model(data_bits, ahead):
     cases = cycle_cases()
     top = Copier(data_bits=data_bits, ahead=ahead)
     found = run_bench(top, "copier", runs, {"data_bits": data_bits, "cases": cases}, "cxxrtl")
-    assert found == [modelled(data_bits, ahead, case) for case in cases]
+    assert found == [modelled(data_bits, ahead, (0,), case) for case in cases]
+    assert all(sum(cycles) == total for cycles, total, _ in found)
 
 
 def test_a_descriptor_behind_a_longer_one_is_not_awaited():
-    cycles, _, waits = modelled(64, 2, {"kinds": [COPY] * 6, "sizes": [1000] * 6})
+    cycles, _, waits = modelled(64, 2, (0,), {"kinds": [COPY] * 6, "sizes": [1000] * 6})
     assert waits == 23 + 7 + 32  # the first: latency, its way, its words
     assert max(cycles[1:6]) <= cycles[0] - waits
+
+
+def mixed(seed):
+    """Copies of three kinds with any ``beside``, and a host stop now and then."""
+    rng = random.Random(seed)
+    kinds = [rng.choice((*map(int, KINDS), *map(int, KINDS), HOST)) for _ in range(10)]
+    sizes = [rng.choice((1, 8, 100, 700, 2000)) for _ in kinds]
+    beside = [rng.getrandbits(6) if kind != HOST else 0 for kind in kinds]
+    return {"kinds": kinds, "sizes": sizes, "beside": beside, "dram_mb_s": rng.choice((700, 1600, 3200))}
+
+
+@pytest.mark.parametrize("sets", [(0, 1, 2), (0, 1, 1)])
+def test_units_overlap_as_the_model_says(sets):
+    cases = [mixed(seed) for seed in range(10)]
+    found = run_bench(Copier(ahead=3, sets=sets), "copier", runs, {"data_bits": 64, "cases": cases}, "cxxrtl")
+    assert found == [modelled(64, 3, sets, case) for case in cases]
+    assert sum(sum(cycles) > total for cycles, total, _ in found) > 5  # they did overlap
+
+
+def test_of_two_that_fail_together_the_first_counts():
+    image = MEMORY_BASE + PAGE
+    every = (1 << 16) - 1
+    cases = []
+    for sizes in ([2000, 8, 8], [8, 2000, 8]):  # either ends first
+        cases.append({
+            "kinds": [int(kind) for kind in KINDS], "sizes": sizes, "beside": [every] * 3,
+            "faults": [["read", image, image + 8, 2]],
+        })  # fmt: skip
+    found = run_bench(Copier(sets=(0, 1, 2)), "copier", runs, {"data_bits": 64, "cases": cases}, "cxxrtl")
+    assert found == [[int(Code.READ_SLVERR), 0]] * 2
 
 
 def fault_cases():

@@ -29,7 +29,7 @@ from nmsat.simulator.executor.image import Memory
 from nmsat.simulator.executor.vector import run_vector
 
 # As in test_cosim.py, so that its simulator is built once.
-SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8)
+SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8, overlap_units=True)
 GUARD, PAGE, SLACK = 0xA5, 4096, 1 << 14
 RANGES = {int(Code.READ_RANGE), int(Code.WRITE_RANGE)}
 ANY = {int(code) for code in Code} | {0}

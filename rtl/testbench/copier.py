@@ -6,28 +6,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...dataflow.program import Kind
 from ..axi import Axi4, AxiLite
 from ..control import Control
-from ..controller import Controller
+from ..controller import Controller, Unit
 from ..descriptor import DESCRIPTOR_BITS, descriptor_layout
 from ..dma import Dma
 from ..memory_port import ReadClient, WriteClient
 from ..registers import Code, register_map
 
+KINDS = (Kind.VECTOR, Kind.UPDATE, Kind.PRUNE)
 _READ_CODE, _WRITE_CODE = Code.READ_RANGE - 1, Code.WRITE_RANGE - 1
 
 
 class CopyUnit(wiring.Component):
-    """Executes VECTOR as a copy of ``elements`` bytes from source to target.
-
-    The cycle of ``done`` is that of the write's ``done`` or the first after it.
+    """Executes a descriptor, read as a VECTOR's, as a copy of ``elements`` bytes from source to target.
 
     Parameters
     ----------
@@ -36,14 +36,15 @@ class CopyUnit(wiring.Component):
     Ports
     -----
     start, ready, descriptor : in, out, in; 1, 1, 2048
-    done, status : out, 1 and 8
+    done, status, heard : out, out, in; 1, 8, 1
     source, target : out, ReadClient and WriteClient
     """
 
     def __init__(self, *, data_bits: int) -> None:
         self.data_bits = data_bits
         super().__init__({
-            "start": In(1), "ready": Out(1), "descriptor": In(DESCRIPTOR_BITS), "done": Out(1), "status": Out(8),
+            "start": In(1), "ready": Out(1), "descriptor": In(DESCRIPTOR_BITS),
+            "done": Out(1), "status": Out(8), "heard": In(1),
             "source": Out(ReadClient(data_bits)), "target": Out(WriteClient(data_bits)),
         })  # fmt: skip
 
@@ -89,17 +90,20 @@ class CopyUnit(wiring.Component):
                     m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += self.done.eq(1)
-                m.next = "IDLE"
+                with m.If(self.heard):
+                    m.next = "IDLE"
         return m
 
 
 class Copier(wiring.Component):
-    """Control, controller and DMA of the accelerator, with a :class:`CopyUnit` as the only unit.
+    """Control, controller and DMA of the accelerator, with a :class:`CopyUnit` for each of the first ``KINDS``.
 
     Parameters
     ----------
     data_bits, outstanding, ahead : int
         ``ahead``: descriptors fetched before their turn.
+    sets : sequence of int
+        Of every unit, what the controller takes for its set of memory ports. All have their own.
 
     Ports
     -----
@@ -108,8 +112,10 @@ class Copier(wiring.Component):
     interrupt : out, 1
     """
 
-    def __init__(self, *, data_bits: int = 64, outstanding: int = 4, ahead: int = 2) -> None:
-        self.data_bits, self.outstanding, self.ahead = data_bits, outstanding, ahead
+    def __init__(
+        self, *, data_bits: int = 64, outstanding: int = 4, ahead: int = 2, sets: Sequence[int] = (0,)
+    ) -> None:
+        self.data_bits, self.outstanding, self.ahead, self.sets = data_bits, outstanding, ahead, tuple(sets)
         super().__init__({
             "s_axi_control": In(AxiLite(register_map().address_bits)),
             "m_axi": Out(Axi4(data_bits)), "interrupt": Out(1),
@@ -119,27 +125,36 @@ class Copier(wiring.Component):
         m = Module()
         m.submodules.control = control = Control(rows=1, cols=1, data_bits=self.data_bits)
         m.submodules.controller = controller = Controller(
-            units={0: (Kind.VECTOR,)}, data_bits=self.data_bits, ahead=self.ahead
-        )
-        m.submodules.unit = unit = CopyUnit(data_bits=self.data_bits)
+            units=[Unit((kind,), ports) for kind, ports in zip(KINDS, self.sets, strict=False)],
+            data_bits=self.data_bits, ahead=self.ahead,
+        )  # fmt: skip
+        count = range(len(self.sets))
         m.submodules.dma = dma = Dma(
-            readers=["fetch", "source"], writers=["target"], absolute=["fetch"],
-            data_bits=self.data_bits, outstanding=self.outstanding,
+            readers=["fetch", *(f"source_{n}" for n in count)], writers=[f"target_{n}" for n in count],
+            absolute=["fetch"], data_bits=self.data_bits, outstanding=self.outstanding,
         )  # fmt: skip
         wiring.connect(m, wiring.flipped(self.s_axi_control), control.bus)
         wiring.connect(m, dma.axi, wiring.flipped(self.m_axi))
         wiring.connect(m, controller.fetch, dma.reader_fetch)
-        wiring.connect(m, unit.source, dma.reader_source)
-        wiring.connect(m, unit.target, dma.writer_target)
         controller.join(m, control.machine)
         machine, arguments = control.machine, control.machine.arguments
         m.d.comb += [
             self.interrupt.eq(control.interrupt),
             *(getattr(dma, name).eq(arguments[name]) for name in ("image_base", "range_low", "range_high")),
             dma.refuse.eq(machine.abort), controller.quiet.eq(dma.idle),
-            machine.events.fetch.eq(controller.fetching), machine.events.vector.eq(~unit.ready),
+            machine.events.fetch.eq(controller.fetching),
             machine.events.read_beats.eq(dma.read_beat), machine.events.write_beats.eq(dma.write_beat),
-            unit.start.eq(controller.start_0), unit.descriptor.eq(controller.descriptor),
-            controller.ready_0.eq(unit.ready), controller.done_0.eq(unit.done), controller.status_0.eq(unit.status),
         ]  # fmt: skip
+        works = []
+        for n in count:
+            m.submodules[f"unit_{n}"] = unit = CopyUnit(data_bits=self.data_bits)
+            wiring.connect(m, unit.source, getattr(dma, f"reader_source_{n}"))
+            wiring.connect(m, unit.target, getattr(dma, f"writer_target_{n}"))
+            m.d.comb += unit.descriptor.eq(controller.descriptor)
+            for name in ("start", "heard"):
+                m.d.comb += getattr(unit, name).eq(getattr(controller, f"{name}_{n}"))
+            for name in ("ready", "done", "status"):
+                m.d.comb += getattr(controller, f"{name}_{n}").eq(getattr(unit, name))
+            works.append(~unit.ready)
+        m.d.comb += machine.events.vector.eq(Cat(works).any())
         return m

@@ -144,8 +144,10 @@ class ReadPortModel:
 
     @property
     def silent(self) -> bool:
-        """No run has bursts that are still to be asked for."""
-        return self._splitter.idle
+        """No burst can be asked for until words are taken."""
+        splitter = self._splitter
+        full = splitter.cutting and not splitter.refused and not self.burst()
+        return splitter.idle or (full and splitter.located is not None) or (full and not splitter.queue)
 
     def burst(self) -> int:
         """Beats of the burst that is offered, 0 if none is."""
@@ -236,8 +238,10 @@ class WritePortModel:
 
     @property
     def silent(self) -> bool:
-        """No run has bursts that are still to be asked for."""
-        return self._splitter.idle
+        """No burst can be asked for until words are taken."""
+        splitter = self._splitter
+        full = splitter.cutting and not splitter.refused and not self.burst()
+        return splitter.idle or (full and splitter.located is not None) or (full and not splitter.queue)
 
     def burst(self) -> int:
         """Beats of the burst that is offered, 0 if none is."""
