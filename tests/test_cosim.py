@@ -27,8 +27,8 @@ from nmsat.simulator.machine.machine import MachineModel, image_address
 # The shipped 4x4 array with the maxima of the patterns used here, so that its simulator builds sooner, and with units
 # that overlap: the slow tests run the shipped ones, whose units do not.
 SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8, overlap_units=True)
-# The same with the window accumulator: an element holds 16 products, then sums spill.
-WINDOW = SMALL.replace(name="window_4x4_n2m8", accumulator="window", window_bits=54)
+# With the window accumulator: an element holds 16 products, then sums spill; units take turns, as in the shipped files.
+WINDOW = SMALL.replace(name="window_4x4_n2m8", accumulator="window", window_bits=54, overlap_units=False)
 MLP = Workload.load("digits-mlp")
 
 
