@@ -147,7 +147,7 @@ class ReadPortModel:
         """No burst can be asked for until words are taken."""
         splitter = self._splitter
         full = splitter.cutting and not splitter.refused and not self.burst()
-        return splitter.idle or (full and splitter.located is not None) or (full and not splitter.queue)
+        return splitter.idle or (full and (splitter.located is not None or not splitter.queue))
 
     def burst(self) -> int:
         """Beats of the burst that is offered, 0 if none is."""
@@ -238,10 +238,8 @@ class WritePortModel:
 
     @property
     def silent(self) -> bool:
-        """No burst can be asked for until words are taken."""
-        splitter = self._splitter
-        full = splitter.cutting and not splitter.refused and not self.burst()
-        return splitter.idle or (full and splitter.located is not None) or (full and not splitter.queue)
+        """No run has bursts that are still to be asked for."""
+        return self._splitter.idle
 
     def burst(self) -> int:
         """Beats of the burst that is offered, 0 if none is."""
