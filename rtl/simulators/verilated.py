@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ...models.errors import MissingToolError
 from ..emit import Emitted
 from ..verilog import LINT_WAIVERS, verilog_of
 from .bench import Body, finish
 from .cache import built
 from .compiled import LIBRARY, CompiledBench, Places, harness
+from .compiler import require_compiler, run_tool
 from .verilator import verilator_folder, verilator_path, verilator_version
 
 CELLS = Path(__file__).parents[1] / "ultrascale.v"
@@ -56,8 +54,7 @@ def _wrapper(emitted: Emitted, places: Places) -> str:
 
 
 def _build(emitted: Emitted, places: Places) -> Path:
-    if shutil.which("g++") is None:
-        raise MissingToolError("g++ is not installed: apt-get install g++")
+    require_compiler()
     include = verilator_folder() / "include"
     text = verilog_of(emitted).text + (CELLS.read_text() if emitted.primitives else "") + _wrapper(emitted, places)
     code = harness(
@@ -73,30 +70,24 @@ def _build(emitted: Emitted, places: Places) -> Path:
     def build(folder: Path) -> None:
         (folder / "design.v").write_text(text)
         command = ["verilator", *_OPTIONS, "--Mdir", ".", "--top-module", _TOP, "design.v"]
-        _checked(command, folder, os.environ | {"PATH": verilator_path()})
+        run_tool(command, folder, os.environ | {"PATH": verilator_path()})
         (folder / "harness.cpp").write_text(code)
         flags = [*_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}"]
 
         def compile_one(source: Path) -> str:
             level = "-O0" if source.stem.endswith("Slow") else "-O1"  # what runs once, and what runs every cycle
-            _checked(["g++", "-c", level, *flags, str(source), "-o", f"{source.stem}.o"], folder, None)
+            run_tool(["g++", "-c", level, *flags, str(source), "-o", f"{source.stem}.o"], folder)
             return f"{source.stem}.o"
 
         sources = [*sorted(folder.glob("*.cpp")), *(include / name for name in _RUNTIME)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, sources))
-        _checked(["g++", "-shared", *objects, "-o", LIBRARY, "-lpthread"], folder, None)
+        run_tool(["g++", "-shared", *objects, "-o", LIBRARY, "-lpthread"], folder)
         for name in objects:
             (folder / name).unlink()
 
     inputs = [text, code, " ".join((*_OPTIONS, *_FLAGS)), verilator_version()]
     return built("verilated", inputs, build)
-
-
-def _checked(command: list[str], folder: Path, environment: dict[str, str] | None) -> None:
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{command[0]}: {done.stderr[-2000:]}")
 
 
 def run_verilated(emitted: Emitted, body: Body, arguments: dict[str, Any]) -> Any:
