@@ -12,8 +12,8 @@ from nmsat.commands.cosim_bench import run_programs
 from nmsat.commands.cosim_task import network_task
 from nmsat.dataflow.program import Kind
 from nmsat.models import Accelerator, Workload
-from nmsat.rtl.simulators import run_bench
-from nmsat.rtl.top import Top
+from nmsat.rtl.blocks import emitted_block
+from nmsat.rtl.simulators import run_emitted
 
 BAR = 20_000
 
@@ -36,7 +36,7 @@ for name in ("sat_4x4", "sat_8x8"):
     }  # fmt: skip
     for sim in sys.argv[1:] or ["verilated"]:
         arguments = {"accelerator": accelerator.model_dump(), "runs": [run]}
-        cycles, seconds = run_bench(Top(accelerator), "top", timed, arguments, sim)
+        cycles, seconds = run_emitted(emitted_block("top", accelerator), timed, arguments, sim)
         rate = cycles / seconds
         slow = name == "sat_8x8" and rate < BAR
         missed |= slow

@@ -18,9 +18,9 @@ from ..models.errors import NmsatError
 from ..models.golden import UpdateRule
 from ..models.training import Stack
 from ..models.workload import Workload
+from ..rtl.blocks import component_of, emitted_block
 from ..rtl.refusals import refusals as hardware_refusals
-from ..rtl.simulators import run_bench
-from ..rtl.top import Top
+from ..rtl.simulators import run_bench, run_emitted
 from ..simulator import execute, load_tensors, load_weights, new_image, read_tensor
 from ..simulator.executor import refusals
 from ..simulator.machine.machine import MachineModel, RunCycles, image_address
@@ -60,16 +60,17 @@ class Task:
         wanted = [model.run(self.program) for _ in self.inputs]
         limit = SLACK * sum(wanted[0]) + 100_000
         steps = [{name: array.tobytes().hex() for name, array in step.items()} for step in self.inputs]
-        found = run_bench(
-            Top(self.accelerator), "top", run_programs,
-            {
-                "accelerator": self.accelerator.model_dump(),
-                "runs": [{
-                    "program": self.program.encode().hex(), "image": self.image.tobytes().hex(), "steps": steps,
-                    "stall": stall, "seed": seed, "limit_cycles": limit,
-                }],
-            }, sim,
-        )[0]  # fmt: skip
+        arguments = {
+            "accelerator": self.accelerator.model_dump(),
+            "runs": [{
+                "program": self.program.encode().hex(), "image": self.image.tobytes().hex(), "steps": steps,
+                "stall": stall, "seed": seed, "limit_cycles": limit,
+            }],
+        }  # fmt: skip
+        if sim == "amaranth":
+            found = run_bench(component_of("top", self.accelerator), "top", run_programs, arguments, sim)[0]
+        else:
+            found = run_emitted(emitted_block("top", self.accelerator), run_programs, arguments, sim)[0]
         return self.compare(found, wanted, exact=not stall)
 
     def compare(self, found: dict[str, Any], wanted: Sequence[RunCycles], *, exact: bool) -> list[dict[str, Any]]:

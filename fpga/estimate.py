@@ -96,7 +96,7 @@ def estimate(name: str, accelerator: Accelerator) -> dict[str, Any]:
 
 
 def estimate_component(component: Any, name: str) -> dict[str, Any]:
-    """Area of any component; results are kept by digest (:mod:`nmsat.rtl.simulators.cache`).
+    """Area of any component; results are kept by digest (:mod:`nmsat.rtl.cache`).
 
     Returns
     -------

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError
-from ..rtl.blocks import component_of
-from ..rtl.emit import Emission, Emitted
+from ..rtl.blocks import emitted_block
+from ..rtl.emit import Emitted
 from ..rtl.registers import RegisterMap, register_map
 from ..rtl.verilog import Verilog, verilog_of
 from ..rtl.yosys import yosys_version
@@ -59,8 +59,7 @@ class Generated:
 
 def top_of(accelerator: Accelerator) -> Emitted:
     """The whole accelerator as RTLIL, module ``nmsat_top``; with a window it places the card's cells."""
-    emission = Emission(primitives=accelerator.window is not None)
-    return for_card(emission.emit(component_of("top", accelerator), "nmsat_top"))
+    return for_card(emitted_block("top", accelerator, "nmsat_top", primitives=accelerator.window is not None))
 
 
 def generate(

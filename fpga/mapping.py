@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..rtl.cache import built, kept
 from ..rtl.emit import Emitted, module_texts
-from ..rtl.simulators.cache import built, kept
 from ..rtl.yosys import run_yosys, yosys_version
 
 FAMILY = "xcup"

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError
 from .array_parameters import ArrayParameters
+from .cache import built
+from .emit import Emission, Emitted, Port
 from .epilogue import Epilogue
 from .product.unit import ProductUnit
 from .sore import Sore
@@ -52,3 +61,51 @@ def component_of(name: str, accelerator: Accelerator) -> Any:
         return Top(accelerator)
     names = "stce, uspe, sore, transposer, wuve, epilogue, drain, product, top"
     raise NmsatError.rule("", "block", f"one of {names}", name)
+
+
+def emitted_block(
+    name: str, accelerator: Accelerator, label: str | None = None, *, primitives: bool = False
+) -> Emitted:
+    """A block as RTLIL, from the cache (:mod:`.cache`) if this source and this Amaranth have written it before.
+
+    A top takes Amaranth many seconds. What a caller has changed in memory, as a planted fault, is not seen: convert a
+    component by :class:`.emit.Emission` then.
+
+    Parameters
+    ----------
+    name, accelerator
+        As of :func:`component_of`.
+    label : str, optional
+        Name of the outermost module, default ``name``.
+    primitives : bool
+        See :class:`.emit.Emission`.
+    """
+    label = label or name
+
+    def build(folder: Path) -> None:
+        emitted = Emission(primitives=primitives).emit(component_of(name, accelerator), label)
+        described = asdict(emitted)
+        (folder / "design.il").write_text(described.pop("rtlil"))
+        (folder / "design.json").write_text(json.dumps(described))
+
+    inputs = [name, label, str(primitives), accelerator.model_dump_json(), _source_digest(), version("amaranth")]
+    folder = built("rtlil", inputs, build)
+    described = json.loads((folder / "design.json").read_text())
+    described["ports"] = tuple(Port(**port) for port in described["ports"])
+    return Emitted(rtlil=(folder / "design.il").read_text(), **described)
+
+
+@cache
+def _source_digest() -> str:
+    """Of everything in this package that hardware is written from."""
+    digest = hashlib.sha256()
+    for path in _sources():
+        digest.update(str(path.name).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _sources() -> Iterator[Path]:
+    package = Path(__file__).parents[1]
+    for folder in ("rtl", "models", "dataflow"):
+        for pattern in ("*.py", "*.yaml"):
+            yield from sorted((package / folder).rglob(pattern))

@@ -16,11 +16,10 @@ from nmsat.dataflow import program as fmt
 from nmsat.dataflow.program import Kind, Program, Stage, Tensor, descriptor, steps_number
 from nmsat.fpga.host.simulation import MEMORY_BASE
 from nmsat.models import Accelerator, Layer, Workload
-from nmsat.rtl.emit import Emission
+from nmsat.rtl.blocks import emitted_block
 from nmsat.rtl.refusals import refusals
 from nmsat.rtl.simulators.verilated import run_verilated
 from nmsat.rtl.testbench.products import random_products
-from nmsat.rtl.top import Top
 from nmsat.simulator import simulate
 from nmsat.simulator.machine.machine import MachineModel, image_address
 
@@ -34,12 +33,12 @@ MLP = Workload.load("digits-mlp")
 
 @pytest.fixture(scope="module")
 def emitted():
-    return Emission().emit(Top(SMALL), "top")
+    return emitted_block("top", SMALL)
 
 
 @pytest.fixture(scope="module")
 def window_emitted():
-    return Emission().emit(Top(WINDOW), "top")
+    return emitted_block("top", WINDOW)
 
 
 def run(emitted, task: Task, stall: float = 0.0, seed: int = 0):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from nmsat.models import Accelerator
 from nmsat.models.errors import NmsatError
-from nmsat.rtl.emit import place
+from nmsat.rtl.blocks import component_of, emitted_block
+from nmsat.rtl.cache import built
+from nmsat.rtl.emit import Emission, place
 from nmsat.rtl.simulators import SIMULATORS, run_bench, simulate
 
 
@@ -127,8 +133,51 @@ def test_unknown_simulator_and_waves_of_cxxrtl():
 def test_builds_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("NMSAT_CACHE", str(tmp_path))
     simulate(Wires(), "wires", {"a": [0]})
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     before = (folder / "design.so").stat().st_mtime_ns
     simulate(Wires(), "wires", {"a": [0]})
-    assert [(path, (path / "design.so").stat().st_mtime_ns) for path in tmp_path.iterdir()] == [(folder, before)]
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
+    assert (folder / "design.so").stat().st_mtime_ns == before
     assert folder.name.startswith("cxxrtl-")
+
+
+def test_who_wants_the_same_build_waits_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path))
+    builds, barrier = [], threading.Barrier(2)
+
+    def build(folder):
+        builds.append(folder)
+        time.sleep(0.2)
+        (folder / "made").write_text("once")
+
+    def ask():
+        barrier.wait()
+        return (built("thing", ["input"], build) / "made").read_text()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [job.result() for job in [pool.submit(ask), pool.submit(ask)]]
+    assert found == ["once", "once"]
+    assert len(builds) == 1
+
+
+def test_a_failed_build_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path))
+
+    def fails(folder):
+        (folder / "half").write_text("")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        built("thing", [], fails)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert built("thing", [], lambda folder: None).is_dir()
+
+
+def test_a_block_from_the_cache_is_the_block(tmp_path, monkeypatch):
+    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path))
+    machine = Accelerator.load("sat_4x4")
+    written = emitted_block("epilogue", machine, "named")
+    kept = emitted_block("epilogue", machine, "named")
+    assert written == kept == Emission().emit(component_of("epilogue", machine), "named")
+    assert emitted_block("epilogue", machine, "named", primitives=True).primitives
+    assert emitted_block("epilogue", machine.replace(cols=8)).rtlil != emitted_block("epilogue", machine).rtlil

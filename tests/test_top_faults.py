@@ -19,11 +19,10 @@ from nmsat.fpga.host import DeviceError, Driver
 from nmsat.fpga.host.simulation import MEMORY_BASE, SimulationBackend
 from nmsat.models import Accelerator, Layer, Workload
 from nmsat.models.memory_timing import MemoryTiming
-from nmsat.rtl.emit import Emission
+from nmsat.rtl.blocks import emitted_block
 from nmsat.rtl.registers import Code
 from nmsat.rtl.simulators.verilated import run_verilated
 from nmsat.rtl.testbench.memory import Fault, StallingTiming
-from nmsat.rtl.top import Top
 from nmsat.simulator import execute
 from nmsat.simulator.executor.image import Memory
 from nmsat.simulator.executor.vector import run_vector
@@ -409,7 +408,7 @@ def test_every_fault_ends_with_a_code_and_the_next_program_is_right():
         before = filled(program, number)
         texts = {"program": program.encode(), "before": before.tobytes(), "after": execute(program, before).tobytes()}
         sources[name] = {key: text.hex() for key, text in texts.items()}
-    emitted = Emission().emit(Top(SMALL), "top")
+    emitted = emitted_block("top", SMALL)
     common = {"accelerator": SMALL.model_dump(), "sources": sources}
     cases = cases_of(sources, run_verilated(emitted, trace, common), malformed=60)
     found = run_verilated(emitted, carry_out, common | {"cases": cases})

@@ -16,11 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 from ...models.errors import NmsatError
+from ..emit import Emission, Emitted
 from .bench import Bench, Body
 
 SIMULATORS = ("amaranth", "icarus", "verilator", "cxxrtl", "verilated")
 
-__all__ = ["SIMULATORS", "Bench", "Body", "run_bench", "simulate"]
+__all__ = ["SIMULATORS", "Bench", "Body", "run_bench", "run_emitted", "simulate"]
 
 
 def run_bench(
@@ -65,9 +66,13 @@ def run_bench(
         from .amaranth_sim import run_amaranth
 
         return run_amaranth(component, body, arguments, waves)
-    from ..emit import Emission
+    return run_emitted(Emission(primitives=primitives).emit(component, name), body, arguments, sim, waves)
 
-    emitted = Emission(primitives=primitives).emit(component, name)
+
+def run_emitted(
+    emitted: Emitted, body: Body, arguments: dict[str, Any], sim: str = "cxxrtl", waves: str | None = None
+) -> Any:
+    """:func:`run_bench` on what was emitted before; every simulator but ``amaranth``."""
     if sim in ("cxxrtl", "verilated"):
         if waves is not None:
             raise NmsatError.rule("", "waves", f"left out with {sim}", waves, "use amaranth, icarus or verilator")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...models.errors import MissingToolError
+from ..cache import built
 from ..emit import Emitted
 from ..verilog import LINT_WAIVERS, verilog_of
 from .bench import Body
-from .cache import built
 from .verilated import CELLS
 from .verilator import verilator_path, verilator_version
 

@@ -6,10 +6,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from ..cache import built
 from ..emit import Emitted
 from ..yosys import run_yosys, yosys_version
 from .bench import Body, finish
-from .cache import built
 from .compiled import LIBRARY, CompiledBench, Places, harness
 from .compiler import require_compiler, run_tool
 
@@ -38,7 +38,7 @@ class CxxrtlBench(CompiledBench):
     Parameters
     ----------
     emitted : Emitted
-        What to build; builds are kept (:mod:`.cache`).
+        What to build; builds are kept (:mod:`nmsat.rtl.cache`).
     level : str
         Of the C++ compiler: ``-O0`` builds wide designs five times as fast and runs them several times slower.
 

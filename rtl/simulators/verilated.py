@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..cache import built
 from ..emit import Emitted
 from ..verilog import LINT_WAIVERS, verilog_of
 from .bench import Body, finish
-from .cache import built
 from .compiled import LIBRARY, CompiledBench, Places, harness
 from .compiler import require_compiler, run_tool
 from .verilator import verilator_folder, verilator_path, verilator_version
@@ -29,7 +29,7 @@ class VerilatedBench(CompiledBench):
     Parameters
     ----------
     emitted : Emitted
-        What to build; builds are kept (:mod:`.cache`).
+        What to build; builds are kept (:mod:`nmsat.rtl.cache`).
 
     Raises
     ------

@@ -1,7 +1,8 @@
-"""Where built simulators are kept: a folder of the user's, by digest of everything that went into a build."""
+"""Where what takes long to build is kept: a folder of the user's, by digest of everything that went into a build."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -40,14 +41,13 @@ def built(kind: str, inputs: list[str], build: Callable[[Path], None]) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=target.parent))
-    try:
-        build(folder)
-        try:
-            folder.rename(target)
-        except OSError:  # somebody else was quicker
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with open(target.parent / f".{target.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who wants the same waits for it; freed however this process ends
+        if not target.is_dir():
+            folder = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=target.parent))
+            try:
+                build(folder)
+                folder.rename(target)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     return target
