@@ -12,11 +12,17 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nmsat.commands.verify import verify_block
+from nmsat.dataflow import program as fmt
 from nmsat.models import Accelerator
+from nmsat.rtl.product import unit  # a module, as planting replaces what it holds
+from nmsat.rtl.registers import Code
+from nmsat.rtl.simulators import run_bench
 from nmsat.rtl.testbench import BLOCKS  # loads every block: one loaded later would keep a fault
+from nmsat.rtl.testbench.ports import run_unit
 
 TINY = Accelerator.load("sat_4x4").replace(
     rows=1, cols=1, max_keep=4, max_group=8, sore_lanes=2, wuve_lanes=1, adder_latency_cycles=4
@@ -99,3 +105,53 @@ def test_nothing_is_seen_without_one(block):
     """The same cases pass on the blocks as they are, so that what is seen above is the fault."""
     accelerator = next(accelerator for name, accelerator, *_ in FAULTS.values() if name == block)
     assert [row for row in verify_block(block, accelerator, "amaranth", 12, seed=4) if not row["passed"]] == []
+
+
+PRODUCT_FAULTS = {
+    # name: module, text, fault
+    "spilled sums return top row first": ("product.results", "after = Mux(ws, after, column.array_rows - 1 - after)", "after = after"),
+    "the drain never rounds to odd": ("product.writer", "payload.odd.eq(~wide)", "payload.odd.eq(0)"),
+    "the last k-tile as long as the others": ("product.plan", "Mux(last, plan.k_groups_last, plan.k_groups)", "plan.k_groups"),
+}  # fmt: skip
+
+
+def spilled_product() -> tuple[list[Code], list[float]]:
+    """Status and results of the product unit's 2 x 3 by 3 x 1, OS, its sums spilled after two products.
+
+    The first row's sum is just above the middle of two binary16 numbers, which is what binary32 would make of it.
+    """
+    machine = Accelerator.load("sat_4x4").replace(
+        accumulator="window", window_bits=54, rows=2, cols=1, max_keep=1, max_group=2, axi_data_bits=64
+    )
+    item = fmt.descriptor(
+        fmt.Kind.PRODUCT, m=2, n=1, kc=3, k_tile=2, m_chunk=2, n_chunk=1, in_c=3, a_pixel=4, c_stride_m=1, window_lsb=33,
+        b_stride_tap=4, b_stride_n=4, b_address=64, c_address=128, in_h=2, out_h=2, c_h=2,
+        **dict.fromkeys(
+            ("taps_y", "taps_x", "count", "keep", "group", "interleave", "block", "images", "in_w", "out_w", "step_y",
+             "step_x", "tap_step_y", "tap_step_x", "b_step_y", "b_step_x", "b_taps_x", "b_stride_k", "c_step_y",
+             "c_step_x", "c_w", "c_stride_n", "inner"), 1,
+        ),
+    )  # fmt: skip
+    word = fmt.Program((item,), ("layer",), (), {}).encode()[-512:-256]
+    image = np.zeros(128, np.float16)
+    image[:8] = [1, 2.0**-11, 2.0**-15, 9, 3, 4, 5, 9]
+    image[32:36] = [1, 1, 2.0**-15, 9]
+    clients = {"reads": ["a", "b", "indices", "masks"], "writes": ["c", "bits"], "limit": 300}
+    given = {"descriptors": [word.hex()], "image": image.tobytes().hex(), **clients}
+    made = unit.ProductUnit.from_accelerator(machine)
+    found = run_bench(made, "product", run_unit, given, "amaranth")
+    after = np.frombuffer(bytes.fromhex(found["image"]), np.float16)
+    return found["status"], after[64:66].tolist()
+
+
+RIGHT = [Code.OK], [1 + 2.0**-10, 7.0]
+
+
+@pytest.mark.parametrize("name", PRODUCT_FAULTS)
+def test_every_fault_of_spilled_sums_is_seen(monkeypatch, name):
+    plant(monkeypatch, *PRODUCT_FAULTS[name])
+    assert spilled_product() != RIGHT
+
+
+def test_spilled_sums_are_right_without_one():
+    assert spilled_product() == RIGHT
