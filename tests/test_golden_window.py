@@ -233,13 +233,25 @@ def test_twin_equals_definition(window, hard):
         assert both[0].same(both[1])
 
 
-def test_sums_beyond_one_word():
-    """Many products just below the flag: the compiled loop empties its word in time."""
+@pytest.mark.parametrize("x", [65504, 63.96875])
+def test_sums_beyond_one_word(x):
+    """Many products just below the flag, or below 2^6, the largest that are added in binary64; then one of a unit."""
     window, k = Window(40, 86), 700
-    a, values = np.full((2, k), 65504, np.float16), np.ones((k, 1, 1), np.float16)
+    a, values = np.full((2, k), x, np.float16), np.ones((k, 1, 1), np.float16)
+    a[:, -1] = values[-1] = 2.0**-20
     found = product_window(a, values, np.zeros((k, 1, 1), np.uint8), 1, window)
-    assert found.integers().tolist() == [[k * (65504 << 40)]] * 2
-    assert to_bits(found.to_binary16()).tolist() == [[0x7C00]] * 2
+    assert found.integers().tolist() == [[(k - 1) * int(x * 2**40) + 1]] * 2
+    assert to_bits(found.to_binary16()).tolist() == [[nearest16(Fraction((k - 1) * x))]] * 2
+
+
+def test_ties_of_both_signs():
+    """Products that are multiples of half a unit: the twin rounds every second one away from zero, too."""
+    rng, window = np.random.default_rng(4), Window(8, 25)
+    a = (rng.integers(-40, 41, (9, 60)) * 2.0**-5).astype(np.float16)
+    values = (rng.integers(-40, 41, (60, 1, 5)) * 2.0**-4).astype(np.float16)
+    places = np.zeros((60, 1, 5), np.uint8)
+    found = product_window(a, values, places, 1, window)
+    assert found.same(product_window_reference(a, values, places, 1, window))
 
 
 def test_products_equal_the_integers_in_a_sum():

@@ -15,8 +15,7 @@ def window_sums(a, values, rows, lsb, high, low, flagged):  # pragma: no cover
     """Add B's product to sums in two words.
 
     A product of two binary16 values is exact in binary64. Adding a half to its x units is exact below 2^52; above, x is
-    a multiple of 2^30 and the half rounds away. An int64 takes 2^(46 - L) products of less than 2^(16 + L) units before
-    it is emptied into the two words.
+    a multiple of 2^30 and the half rounds away.
 
     Parameters
     ----------
@@ -31,37 +30,76 @@ def window_sums(a, values, rows, lsb, high, low, flagged):  # pragma: no cover
     flagged : bool array, same shape
         Set where an operand is not finite or a product reaches 2^16.
     """
-    n, groups, keep = values.shape
-    scale = 2.0**lsb
-    room = 1 << (46 - lsb)
-    part = np.zeros(BLOCK, np.int64)
+    tops = np.array([_largest(values[c].reshape(-1)) for c in range(values.shape[0])])
     for block in range(a.shape[0]):
-        for c in range(n):
-            used = 0
-            part[:] = 0
-            for g in range(groups):
-                for lane in range(keep):
-                    v = values[c, g, lane]
-                    column = a[block, rows[c, g, lane]]
-                    for s in range(BLOCK):
-                        p = column[s] * v
-                        if abs(p) < 65536.0:  # false for NaN
-                            r = np.int64(np.floor(abs(p) * scale + 0.5))
-                            part[s] += r if p >= 0.0 else -r
-                        else:
-                            flagged[c, block, s] = True
-                    used += 1
-                    if used == room:
-                        _empty(part, high[c, block], low[c, block])
-                        used = 0
-            _empty(part, high[c, block], low[c, block])
+        top = _largest(a[block].reshape(-1))
+        for c in range(values.shape[0]):
+            most = top * tops[c]  # NaN for Inf times 0
+            if most < 65536.0 and most * 2.0**lsb < 2.0**46:
+                _small(a[block], values[c], rows[c], 2.0**lsb, most * 2.0**lsb, high[c, block], low[c, block])
+            else:
+                _any(a[block], values[c], rows[c], lsb, high[c, block], low[c, block], flagged[c, block])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _largest(values):  # pragma: no cover
+    """Greatest magnitude; Inf if there is a NaN."""
+    found = 0.0
+    for value in values:
+        if not abs(value) <= found:
+            found = abs(value) if value == value else np.inf
+    return found
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _small(a, values, rows, scale, most, high, low):  # pragma: no cover
+    """Products of at most ``most`` units: sums of integers stay exact in binary64 below 2^53, and need no branches."""
+    room = int(2.0**52 / (most + 1.0))
+    part, used = np.zeros(BLOCK, np.float64), 0
+    for g in range(values.shape[0]):
+        for lane in range(values.shape[1]):
+            v = values[g, lane] * scale
+            column = a[rows[g, lane]]
+            for s in range(BLOCK):
+                x = column[s] * v
+                part[s] += np.trunc(x + math.copysign(0.5, x))
+            used += 1
+            if used == room:
+                _empty(part, high, low)
+                used = 0
+    _empty(part, high, low)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _any(a, values, rows, lsb, high, low, flagged):  # pragma: no cover
+    """Any products: an int64 takes 2^(46 - L) of less than 2^(16 + L) units before it is emptied into the two words."""
+    scale, room = 2.0**lsb, 1 << (46 - lsb)
+    part, used = np.zeros(BLOCK, np.int64), 0
+    for g in range(values.shape[0]):
+        for lane in range(values.shape[1]):
+            v = values[g, lane]
+            column = a[rows[g, lane]]
+            for s in range(BLOCK):
+                p = column[s] * v
+                if abs(p) < 65536.0:  # false for NaN
+                    r = np.int64(np.floor(abs(p) * scale + 0.5))
+                    part[s] += r if p >= 0.0 else -r
+                else:
+                    flagged[s] = True
+            used += 1
+            if used == room:
+                _empty(part, high, low)
+                used = 0
+    _empty(part, high, low)
 
 
 @njit(cache=True)
 def _empty(part, high, low):  # pragma: no cover
+    """Add whole numbers to sums in two words, and clear them."""
     for s in range(BLOCK):
-        high[s] += part[s] >> 32
-        low[s] += part[s] & 0xFFFFFFFF
+        whole = np.int64(part[s])
+        high[s] += whole >> 32
+        low[s] += whole & 0xFFFFFFFF
         high[s] += low[s] >> 32
         low[s] &= 0xFFFFFFFF
         part[s] = 0
