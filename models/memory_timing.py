@@ -48,6 +48,11 @@ class MemoryTiming:
         a = accelerator
         return cls(a.axi_data_bits // 8, a.memory_latency_cycles, a.dram_mb_s, a.clock_mhz)
 
+    @property
+    def rates(self) -> tuple[int, int, int, int]:
+        """Latency in cycles, the budget's growth a cycle, what a beat takes of it, and the most it holds."""
+        return self._latency, self._income, self._cost, self._cap
+
     def reset(self) -> None:
         """Forget every transfer; the budget is full."""
         self.cycle = 0

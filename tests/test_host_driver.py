@@ -70,10 +70,12 @@ def reference(first):
     return image.reshape(4, 64, 64)
 
 
-async def simulated(bench, stall, runs):
-    """The driver on the simulated copier; what each run gave."""
+async def simulated(bench, stall, runs, log=True):
+    """The driver on the simulated copier; what each run gave. Without a log the memory is machine code, if it can be."""
     timing = StallingTiming(stall, 30, 5) if stall else MemoryTiming(8, 20, 1600, 200)
-    backend = SimulationBackend(bench, 1 << 16, timing, 200, register_pause=stall, keep_log=True)
+    backend = SimulationBackend(
+        bench, 1 << 16, timing, 200, register_pause=stall, **({"keep_log": True} if log else {})
+    )
     await backend.reset()
     driver = Driver(backend)
     geometry = await driver.open()
@@ -104,6 +106,14 @@ def test_the_driver_runs_a_program_with_a_host_step(stall):
         assert totals["cycles"] >= sum(cycles) - totals["host_cycles"]
     if not stall:
         assert runs[0][2] == runs[1][2]  # cycles repeat
+
+
+def test_a_memory_that_runs_to_the_interrupt_by_itself_changes_nothing():
+    ours, theirs = (
+        run_bench(Copier(), "copier", simulated, {"stall": 0.0, "runs": 2, "log": log}, "cxxrtl")
+        for log in (True, False)
+    )
+    assert ours == theirs
 
 
 def test_the_same_under_verilog():

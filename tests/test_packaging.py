@@ -24,6 +24,7 @@ SHIPPED = (
     ".j2",
     ".tcl",
     ".v",
+    ".cc",
 )  # kinds of file that belong to the package; a new kind is added here and to package-data
 
 

@@ -8,6 +8,7 @@ from ...models.accelerator import Accelerator
 from ...models.memory_timing import MemoryTiming
 from ...rtl.simulators.bench import Bench
 from ...rtl.testbench.bus import AxiLiteMaster, Line, Loop
+from ...rtl.testbench.compiled_memory import CompiledMemory
 from ...rtl.testbench.memory import AxiMemory
 from .backend import DeviceError
 
@@ -36,7 +37,8 @@ class SimulationBackend:
     interrupt_cycles : int
         From the interrupt to the host's hearing of it.
     memory_options
-        More arguments of AxiMemory: ``faults``, ``late``, ``writable``, ``strict``, ``keep_log``.
+        More arguments of AxiMemory: ``faults``, ``late``, ``writable``, ``strict``, ``keep_log``. Without any, the
+        deterministic memory of a compiled design is machine code, too, and runs to the interrupt by itself.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class SimulationBackend:
     ) -> None:  # fmt: skip
         self.bench, self.clock_mhz, self.interrupt_cycles = bench, clock_mhz, interrupt_cycles
         self.memory: tuple[int, int] = (MEMORY_BASE, size)
-        self.axi = AxiMemory(bench, "m_axi", timing, bytearray(size), base=MEMORY_BASE, **memory_options)
+        self._alone = not memory_options and CompiledMemory.fits(bench, timing)
+        make: Any = CompiledMemory if self._alone else AxiMemory
+        self.axi = make(bench, "m_axi", timing, bytearray(size), base=MEMORY_BASE, **memory_options)
         self.bus = AxiLiteMaster(bench, "s_axi_control", register_pause, seed)
         self.line = Line("interrupt")
         self.loop = Loop(bench, [self.axi, self.bus, self.line])
@@ -82,14 +86,18 @@ class SimulationBackend:
         return address - first
 
     async def wait_interrupt(self, timeout_s: float) -> bool:
-        line, step = self.line, self.loop.step
-        for _ in range(max(1, round(timeout_s * self.clock_mhz * 1e6))):
-            await step()  # first: the line falls a cycle after its cause was cleared
-            if line.high:
-                for _ in range(self.interrupt_cycles):
-                    await step()
-                return True
-        return False
+        await self.loop.step()  # first: the line falls a cycle after its cause was cleared
+        left = round(timeout_s * self.clock_mhz * 1e6) - 1
+        if self._alone and not self.line.high:  # no access is under way
+            self.loop.cycle += self.axi.run(max(0, left), self.line.port)
+            self.line.sample(self.bench)
+        while not self._alone and not self.line.high and left > 0:
+            await self.loop.step()
+            left -= 1
+        if self.line.high:
+            for _ in range(self.interrupt_cycles):
+                await self.loop.step()
+        return self.line.high
 
     async def close(self) -> None:
         pass

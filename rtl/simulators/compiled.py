@@ -107,9 +107,17 @@ class CompiledBench(Bench):
     places : Places
     folder : Path
         Holds ``design.so``.
+
+    Attributes
+    ----------
+    places : Places
+    handles : tuple of int
+        Addresses for machine code that runs the design itself: of the design, of ``settle`` and ``edge``, of the words
+        of inputs and of outputs.
     """
 
     def __init__(self, places: Places, folder: Path) -> None:
+        self.places = places
         self.widths, self._in, self._out = places.widths, places.inputs, places.outputs
         self._library = ctypes.CDLL(str(folder / LIBRARY))
         pointer = ctypes.c_void_p
@@ -124,6 +132,8 @@ class CompiledBench(Bench):
             ctypes.addressof(ctypes.c_char.from_buffer(buffer)) for buffer in (self._inputs, self._outputs)
         )
         self._design = self._library.make()
+        code = [ctypes.cast(getattr(self._library, name), pointer).value for name in ("settle", "edge")]
+        self.handles = (self._design, *code, self._in_pointer, self._out_pointer)
 
     def __del__(self) -> None:
         if getattr(self, "_design", None):

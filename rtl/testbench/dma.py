@@ -9,8 +9,10 @@ from typing import Any
 from ...models.memory_timing import MemoryTiming
 from ..memory_port import MemoryFault
 from ..simulators.bench import Bench
+from ..simulators.compiled import CompiledBench
 from .bus import Loop
 from .clients import Reader, Writer
+from .compiled_memory import CompiledMemory
 from .memory import AxiMemory, StallingTiming
 
 IMAGE_BASE = 0x1_2345_6000
@@ -46,6 +48,7 @@ async def dma_runs(
     bench: Bench, *, readers: dict[str, Any], writers: dict[str, Any], size: int, timing: dict[str, Any],
     allowed: Any = None, faults: Any = (), pause: float = 0.0, seed: int = 0, late: bool = False,
     limit: int = 100_000, reset_after: int | None = None, refuse_after: int | None = None, absolute: Any = (),
+    compiled: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Carry out runs and compare what was read and what is then in memory.
 
@@ -67,6 +70,8 @@ async def dma_runs(
         Refuse new runs from that cycle on.
     absolute : list of str
         Readers to whose addresses the DMA adds no image base: their runs are.
+    compiled : bool
+        The memory of :mod:`.compiled_memory`, without the range, faults and log of the other.
 
     Returns
     -------
@@ -78,11 +83,17 @@ async def dma_runs(
     low, high = allowed or (0, size)
     memory_timing = (StallingTiming if "stall" in timing else MemoryTiming)(**timing)
     image = contents(size, seed)
-    memory = AxiMemory(
-        bench, "axi", memory_timing, image, base=IMAGE_BASE, late=late, keep_log=True, strict=True,
-        writable=[(IMAGE_BASE + low, IMAGE_BASE + high)],
-        faults=[(kind, IMAGE_BASE + first, IMAGE_BASE + end, code) for kind, first, end, code in faults],
-    )  # fmt: skip
+    memory: Any
+    if compiled:
+        assert isinstance(bench, CompiledBench)
+        assert isinstance(memory_timing, MemoryTiming)
+        memory = CompiledMemory(bench, "axi", memory_timing, image, base=IMAGE_BASE)
+    else:
+        memory = AxiMemory(
+            bench, "axi", memory_timing, image, base=IMAGE_BASE, late=late, keep_log=True, strict=True,
+            writable=[(IMAGE_BASE + low, IMAGE_BASE + high)],
+            faults=[(kind, IMAGE_BASE + first, IMAGE_BASE + end, code) for kind, first, end, code in faults],
+        )  # fmt: skip
     bench.set("image_base", IMAGE_BASE)
     bench.set("range_low", IMAGE_BASE + low)
     bench.set("range_high", IMAGE_BASE + high)
@@ -122,11 +133,12 @@ async def dma_runs(
                 if error == MemoryFault.NONE:
                     at -= IMAGE_BASE if name in absolute else 0
                     differing += sum(x != y for x, y in zip(data, before[at : at + len(data)], strict=True))
+    log = [] if compiled else memory.log
     return {
         "clients": found, "busy": not_idle, "differing": differing, "cycles": cycles,
         "finished": finished, "idle": bench.get("idle"),
         "digest": hashlib.sha256(image).hexdigest(), "beats": [memory.reads, memory.writes],
-        "log": [[cycle, channel, address - IMAGE_BASE, beats] for cycle, channel, address, beats in memory.log or []],
+        "log": [[cycle, channel, address - IMAGE_BASE, beats] for cycle, channel, address, beats in log],
     }  # fmt: skip
 
 
