@@ -8,8 +8,8 @@ from typing import Any
 
 from ...models.memory_timing import MemoryTiming
 from ..axi import PAGE_BYTES, Response
+from ..cache import built
 from ..simulators.bench import Bench
-from ..simulators.cache import built
 from ..simulators.compiled import CompiledBench
 from ..simulators.compiler import require_compiler, run_tool
 from .memory import ProtocolError
