@@ -39,12 +39,12 @@ def _sweep(args: argparse.Namespace) -> int:
     spec, folder = SweepSpec.load(args.spec), Path(args.output)
     loud = not (args.quiet or args.json == "-")
     with (
-        _executor(args.jobs, args.cluster) as executor,
+        _executor(spec, args.jobs, args.cluster) as executor,
         counting("sweep", spec.points(), unit="points", show=loud) as report,
     ):
         summary = run_sweep(
-            spec, folder, executor=executor, in_flight=4 if args.cluster else 2 * args.jobs, resume=args.resume,
-            report=report, parquet=args.parquet,
+            spec, folder, executor=executor, in_flight=4 if args.cluster else 2 * args.jobs,
+            shared_folder=not args.cluster, resume=args.resume, report=report, parquet=args.parquet,
         )  # fmt: skip
     if args.json:
         facts = {key: getattr(summary, key) for key in type(summary).__slots__}
@@ -79,14 +79,13 @@ class _Cluster:
         self.client.close()
 
 
-def _executor(jobs: int, cluster: str | None) -> Any:
+def _executor(spec: Any, jobs: int, cluster: str | None) -> Any:
     if cluster:
         return _Cluster(cluster)
-    if jobs == 1:
+    if jobs == 1 or spec.search:
         from ..simulator.explore.inline import InlineExecutor
 
         return InlineExecutor()
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    from ..simulator.explore.workers import worker_pool
 
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    return worker_pool(spec, jobs)

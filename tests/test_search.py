@@ -6,10 +6,7 @@ import csv
 import errno
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -89,29 +86,24 @@ def test_equal_seeds_equal_bytes(swept, tmp_path):
     assert (tmp_path / "other/results.csv").read_bytes() != (swept / "search/results.csv").read_bytes()
 
 
-def killed_search(folder: Path, spec: Path) -> Path:
-    """A folder whose search was killed with SIGKILL after its fourth batch; its log."""
-    code = (
-        "import sys, time\nfrom nmsat.simulator.explore import search\nwrite = search._Log.write\n"
-        "def slow(log, codes, figures):\n    write(log, codes, figures)\n"
-        "    time.sleep(60 if log.at >= 400 else 0)\n"
-        "search._Log.write = slow\nfrom nmsat.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, "sweep", str(spec), "-o", str(folder), "-q"])
-    log, deadline = folder / "chunks/search.log", time.monotonic() + 120
-    while not log.exists() or log.stat().st_size < 400 * 8 * 9:  # five axes, two objectives, two bounds
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    return log
+# four batches, then nothing until it is killed
+SLOW = """\
+import time
+from nmsat.simulator.explore import search
+write = search._Log.write
+def slow(log, codes, figures):
+    write(log, codes, figures)
+    time.sleep(60 if log.at >= 400 else 0)
+search._Log.write = slow
+"""
 
 
-def test_a_killed_search_goes_on(swept, tmp_path, monkeypatch, capsys):
+def test_a_killed_search_goes_on(swept, tmp_path, monkeypatch, capsys, killed_when):
     """What it had evaluated is not evaluated again, and it ends as the search that nobody killed."""
     out, spec = tmp_path / "out", str(swept / "search.yaml")
-    log = killed_search(out, swept / "search.yaml")
+    log = out / "chunks/search.log"
+    size = 400 * 8 * 9  # five axes, two objectives, two bounds
+    killed_when(SLOW, ["sweep", spec, "-o", str(out), "-q"], lambda: log.exists() and log.stat().st_size >= size)
     with log.open("ab") as file:
         file.write(b"a row begun")
     assert main(["sweep", spec, "-o", str(out), "-q"]) == 2

@@ -9,8 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -29,7 +27,7 @@ from nmsat.simulator import simulate
 from nmsat.simulator.explore import chunk, sweep
 from nmsat.simulator.explore.inline import InlineExecutor
 from nmsat.simulator.explore.pareto import pareto_front
-from nmsat.simulator.explore.rows import csv_rows
+from nmsat.simulator.explore.rows import Texts, csv_rows
 from nmsat.simulator.explore.spec import Range, SweepSpec
 
 SMALL = """\
@@ -128,7 +126,7 @@ def test_pareto_front_by_definition(points):
 def test_rows_are_read_back(floats, number):
     count = len(floats)
     text = csv_rows(
-        [(np.arange(count) % 3, ["plain", 'a "quoted", one', ""])],
+        [(np.arange(count) % 3, Texts.of(["plain", 'a "quoted", one', ""]))],
         [np.arange(count), np.full(count, number)],
         [np.array(floats)],
     ).decode()
@@ -157,29 +155,21 @@ def test_random_points_are_drawn_from_the_axes(tmp_path):
     assert len({row["rows"] for row in found}) > 200
 
 
-def killed_sweep(tmp_path: Path) -> Path:
-    """A folder whose sweep was killed with SIGKILL after its first chunk."""
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "nmsat", "sweep", str(write(tmp_path, LARGE)), "-o", str(out), "-q"]
-    code = (
-        "import sys, time\nfrom nmsat.simulator.explore import sweep\nstore = sweep._store\n"
-        "def slow(folder, result):\n    store(folder, result)\n    time.sleep(30)\n"
-        "sweep._store = slow\nfrom nmsat.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, *command[3:]])
-    deadline = time.monotonic() + 120
-    while not list(out.glob("chunks/*.json")):
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    return out
+# a chunk, then nothing until it is killed
+SLOW = """\
+import time
+from nmsat.simulator.explore import sweep
+store = sweep._store
+def slow(folder, result):
+    store(folder, result)
+    time.sleep(30)
+sweep._store = slow
+"""
 
 
-def test_a_killed_sweep_goes_on(tmp_path, monkeypatch, capsys):
-    out = killed_sweep(tmp_path)
-    spec = str(tmp_path / "sweep.yaml")
+def test_a_killed_sweep_goes_on(tmp_path, monkeypatch, capsys, killed_when):
+    out, spec = tmp_path / "out", str(write(tmp_path, LARGE))
+    killed_when(SLOW, ["sweep", spec, "-o", str(out), "-q"], lambda: any(out.glob("chunks/*.json")))
     assert not (out / "results.csv").exists()
     done = {path.stem for path in out.glob("chunks/*.json")}
     assert main(["sweep", spec, "-o", str(out), "-q"]) == 2
@@ -201,6 +191,28 @@ def test_a_killed_sweep_goes_on(tmp_path, monkeypatch, capsys):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not list(out.glob("**/.*"))
     assert main(["sweep", spec, "-o", str(out), "-q", "--resume"]) == 0  # finished: nothing to do
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_a_killed_sweep_leaves_no_workers(tmp_path, killed_when):
+    """Its processes end with it, and what they had finished stays: at most a chunk each is lost."""
+    out, spec = tmp_path / "out", str(write(tmp_path, SMALL))
+
+    def command(process: Path) -> bytes:
+        try:
+            return (process / "cmdline").read_bytes()
+        except OSError:  # it has ended
+            return b""
+
+    lines = SLOW + "from nmsat.simulator.explore import chunk\nsweep.CHUNK_POINTS = chunk.CHUNK_POINTS = 100\n"
+    killed_when(
+        lines, ["sweep", spec, "-o", str(out), "-q", "-j", "2"], lambda: len(list(out.glob("chunks/*.json"))) == 2
+    )
+    deadline = time.monotonic() + 20
+    while any(spec.encode() in command(process) for process in Path("/proc").glob("[0-9]*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert {path.name for path in out.glob("chunks/*.json")} == {"000000.json", "000001.json"}
 
 
 def test_killed_at_every_file_it_writes(tmp_path, monkeypatch):
@@ -303,7 +315,7 @@ def test_a_cluster_loses_and_doubles_nothing(tmp_path):
                 os.kill(victim, signal.SIGKILL)
 
         executor = client.get_executor(pure=False)
-        summary = sweep.run_sweep(spec, tmp_path / "out", executor=executor, report=kill)
+        summary = sweep.run_sweep(spec, tmp_path / "out", executor=executor, shared_folder=False, report=kill)
     assert killed
     assert summary.kept == spec.points()
     assert main(["sweep", str(tmp_path / "sweep.yaml"), "-o", str(tmp_path / "here"), "-q"]) == 0

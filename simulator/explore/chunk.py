@@ -21,7 +21,7 @@ from .designs import FIELDS, Designs
 from .evaluate import energy_j, evaluate
 from .layer_fields import is_layer_field
 from .pareto import pareto_front
-from .rows import csv_rows
+from .rows import Texts, csv_rows
 from .spec import (
     AREA_FIGURES,
     BASE_FIELDS,
@@ -96,7 +96,7 @@ def evaluate_codes(data: str, codes: Codes, points: NDArray[np.int64], number: i
     kept = valid & ~(violations(spec, figures) > 0).any(axis=1)
     chosen = np.flatnonzero(kept)
     integer_names, float_names = figure_columns(spec)
-    texts = [(codes[name][chosen], list(map(_text, items))) for name, items in values.items()]
+    texts = [(codes[name][chosen], packed) for name, packed in _texts(data).items()]
     integers = [points[chosen], *(figures[name][chosen] for name in integer_names)]
     floats = [figures[name][chosen] for name in float_names]
     found = costs(spec, figures)[chosen]
@@ -123,6 +123,12 @@ def violations(spec: SweepSpec, figures: dict[str, NDArray[Any]]) -> NDArray[np.
             found.append(figures[item.figure] - item.max)
     size = len(figures["cycles"])
     return np.stack(found, axis=1).astype(np.float64) if found else np.zeros((size, 0))
+
+
+@lru_cache(maxsize=4)
+def _texts(data: str) -> dict[str, Texts]:
+    """Axis to its values as a row says them."""
+    return {name: Texts.of(list(map(_text, items))) for name, items in context(data)[2].items()}
 
 
 def _text(value: Any) -> str:

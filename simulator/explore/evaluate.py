@@ -99,8 +99,8 @@ _COLUMNS = {
 
 def _sorting(table: I64) -> NDArray[np.intp] | None:
     """The order that puts equal leading fields together; None if the table is already in it."""
-    varying = [name for name in range(table.shape[1]) if len(table) and np.any(table[:, name] != table[0, name])]
-    if not varying:
+    varying = (table != table[:1]).any(axis=0)
+    if not varying.any():
         return None
     keys = table[:, varying]
     if _is_sorted(keys):

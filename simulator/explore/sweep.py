@@ -49,6 +49,7 @@ def run_sweep(
     *,
     executor: futures.Executor,
     in_flight: int = 4,
+    shared_folder: bool = True,
     resume: bool = False,
     report: Report | None = None,
     parquet: bool = False,
@@ -61,6 +62,8 @@ def run_sweep(
         Any ``concurrent.futures.Executor``: threads, processes, a cluster's. Chunks travel as plain data.
     in_flight : int
         Chunks submitted at once: bounds memory.
+    shared_folder : bool
+        The executor's workers can write to ``folder``, and put their chunks there; else chunks come here as values.
     resume : bool
         Go on in a folder that holds part of this very sweep.
     report : callable, optional
@@ -83,12 +86,20 @@ def run_sweep(
     missing: Iterator[int] = iter(())
     if not spec.search:
         missing = (number for number in range(chunks_of(spec)) if number not in done)
+
+    def submit(number: int) -> futures.Future[Any]:
+        if shared_folder:
+            return executor.submit(store_chunk, folder, data, number)
+        return executor.submit(evaluate_chunk, data, number)
+
     try:
         if spec.search and not done:
             _store(folder, run_search(data, folder / "chunks" / "search.log", report))
-        for result in _in_order_of_arrival(executor, data, missing, in_flight):
-            _store(folder, result)
-            done.add(result.number)
+        for found in _in_order_of_arrival(submit, missing, in_flight):
+            if isinstance(found, ChunkResult):
+                _store(folder, found)
+                found = found.number
+            done.add(found)
             if report:
                 report(_points_of(done, spec))
         summary = _merge(spec, folder)
@@ -160,14 +171,14 @@ def _chunk_points(number: int, spec: SweepSpec) -> int:
 
 
 def _in_order_of_arrival(
-    executor: futures.Executor, data: str, numbers: Iterator[int], in_flight: int
-) -> Iterator[ChunkResult]:
+    submit: Callable[[int], futures.Future[Any]], numbers: Iterator[int], in_flight: int
+) -> Iterator[Any]:
     """Results as they come, never more than ``in_flight`` chunks submitted."""
-    waiting: set[futures.Future[ChunkResult]] = set()
+    waiting: set[futures.Future[Any]] = set()
     try:
         while True:
             while len(waiting) < in_flight and (number := next(numbers, None)) is not None:
-                waiting.add(executor.submit(evaluate_chunk, data, number))
+                waiting.add(submit(number))
             if not waiting:
                 return
             finished, waiting = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
@@ -176,6 +187,12 @@ def _in_order_of_arrival(
     finally:
         for item in waiting:
             item.cancel()
+
+
+def store_chunk(folder: Path, data: str, number: int) -> int:
+    """Evaluate a chunk and put it into the folder: a worker's task where it can; the chunk's number."""
+    _store(folder, evaluate_chunk(data, number))
+    return number
 
 
 def _store(folder: Path, result: ChunkResult) -> None:
@@ -206,7 +223,7 @@ def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
             costs += [cost for cost, _ in facts["front"]]
             rows += [row for _, row in facts["front"]]
             with name.with_suffix(".csv").open("rb") as source:
-                shutil.copyfileobj(source, out)
+                shutil.copyfileobj(source, out, 2**20)
     order = pareto_front(np.array(costs, np.float64).reshape(-1, len(spec.objectives))).tolist()
     write_whole(folder / "pareto.csv", header + "".join(f"{rows[index]}\n" for index in order).encode())
     summary = SweepSummary(spec.points(), valid, kept, len(order), dict(refused))
