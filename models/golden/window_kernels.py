@@ -119,9 +119,16 @@ def drain(high, low, flagged, lsb, odd, out):  # pragma: no cover
     out : float32 array (count,)
         Written; NaN where flagged.
     """
+    grid, bits = 2.0**-lsb, out.view(np.uint32)
     for i in range(len(high)):
         if flagged[i]:
             out[i] = np.float32(np.nan)
+            continue
+        if -(1 << 20) <= high[i] < 1 << 20:  # exact in binary64
+            exact = (high[i] * 4294967296.0 + low[i]) * grid
+            out[i] = exact
+            if odd and out[i] != exact:
+                bits[i] = bits[i] - (abs(np.float64(out[i])) > abs(exact)) | 1  # toward zero, then odd
             continue
         negative = high[i] < 0
         top, bottom = high[i], low[i]
@@ -135,18 +142,13 @@ def drain(high, low, flagged, lsb, odd, out):  # pragma: no cover
         dropped = max(length - 31, 0)  # keep 63 bits
         magnitude = (top << (32 - dropped)) | (bottom >> dropped)
         lost = bottom & ((1 << dropped) - 1)
-        bits = length + 32 - dropped
-        if length == 0:
-            bits = 0
-            while magnitude >> bits:
-                bits += 1
-        shift = max(bits - 24, 0)
+        shift = length + 32 - dropped - 24
         kept = magnitude >> shift
         rest = magnitude & ((1 << shift) - 1)
         if odd:
             if rest or lost:
                 kept |= 1
-        elif shift:
+        else:
             half = 1 << (shift - 1)
             if rest > half or (rest == half and (lost or kept & 1)):
                 kept += 1

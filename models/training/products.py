@@ -140,10 +140,9 @@ def _operands(a: F16, b: F16, pattern: Sparsity, swapped: bool, lanes: int) -> t
     if swapped:  # C^T = B^T A^T: the same products, added in the same order
         a, b = b.transpose(2, 0, 1), a.transpose(1, 2, 0)
     group = lanes if pattern.is_dense else pattern.group
-    tail = -b.shape[1] % group
-    a = np.pad(a, ((0, 0), (0, 0), (0, tail)))
-    b = np.ascontiguousarray(np.pad(b, ((0, 0), (0, tail), (0, 0))))
-    flat = np.ascontiguousarray(a.reshape(len(a), -1))
+    if tail := -b.shape[1] % group:
+        a, b = np.pad(a, ((0, 0), (0, 0), (0, tail))), np.pad(b, ((0, 0), (0, tail), (0, 0)))
+    flat, b = np.ascontiguousarray(a.reshape(len(a), -1)), np.ascontiguousarray(b)
     if pattern.is_dense:
         return flat, *dense_operand(b.reshape(-1, b.shape[2]), group), group
     kept = compress(b, pattern, axis=1)
