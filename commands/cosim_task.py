@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..dataflow import compile_program
-from ..dataflow.program import Program, Stage
+from ..dataflow.program import Descriptor, Kind, Program, Stage
+from ..dataflow.program_rules import check_program
 from ..fpga.host.simulation import MEMORY_BASE
 from ..models.accelerator import Accelerator
 from ..models.errors import NmsatError
-from ..models.golden import UpdateRule
+from ..models.golden import UpdateRule, compress, pack
+from ..models.sparsity import Sparsity
 from ..models.training import Stack
 from ..models.workload import Workload
 from ..rtl.blocks import component_of, emitted_block
@@ -56,9 +58,8 @@ class Task:
         Bits are compared after every step, cycles of every descriptor with the deterministic memory. With pauses the
         model is a lower bound.
         """
-        model = MachineModel(self.accelerator, MEMORY_BASE, MEMORY_BASE + image_address(self.program))
-        wanted = [model.run(self.program) for _ in self.inputs]
-        limit = SLACK * sum(wanted[0]) + 100_000
+        images, cycles = self.wanted()
+        limit = SLACK * sum(cycles[0]) + 100_000
         steps = [{name: array.tobytes().hex() for name, array in step.items()} for step in self.inputs]
         arguments = {
             "accelerator": self.accelerator.model_dump(),
@@ -71,23 +72,45 @@ class Task:
             found = run_bench(component_of("top", self.accelerator), "top", run_programs, arguments, sim)[0]
         else:
             found = run_emitted(emitted_block("top", self.accelerator), run_programs, arguments, sim)[0]
-        return self.compare(found, wanted, exact=not stall)
+        return self.compare(found, images, cycles, exact=not stall)
 
-    def compare(self, found: dict[str, Any], wanted: Sequence[RunCycles], *, exact: bool) -> list[dict[str, Any]]:
-        """Cases from what the RTL gave and what the model says."""
-        cases, image = [], self.image
-        for number, inputs in enumerate(self.inputs):
-            before = image.copy()
-            load_tensors(self.program, before, inputs)
-            image = execute(self.program, before)
+    def wanted(self) -> tuple[list[np.ndarray], list[RunCycles]]:
+        """Memory after every step by the executor, which holds every access to a tensor; then cycles by the model.
+
+        Raises
+        ------
+        NmsatError
+            The program means nothing: a size, a stride or an address that no executor can follow.
+        """
+        try:
+            images, image = [], self.image
+            for inputs in self.inputs:
+                before = image.copy()
+                load_tensors(self.program, before, inputs)
+                image = execute(self.program, before)
+                images.append(image)
+            model = MachineModel(self.accelerator, MEMORY_BASE, MEMORY_BASE + image_address(self.program))
+            return images, [model.run(self.program) for _ in self.inputs]
+        except (ArithmeticError, LookupError, MemoryError, RuntimeError, StopIteration, ValueError) as error:
+            if isinstance(error, NmsatError):
+                raise
+            text = f"{type(error).__name__} {error}".replace("\n", " ").strip()
+            raise NmsatError.rule("program", "descriptors", "ones that can be executed", text) from error
+
+    def compare(
+        self, found: dict[str, Any], images: Sequence[np.ndarray], cycles: Sequence[RunCycles], *, exact: bool
+    ) -> list[dict[str, Any]]:
+        """Cases from what the RTL gave and what :meth:`wanted` says."""
+        cases = []
+        for number, image in enumerate(images):
             after = np.frombuffer(bytes.fromhex(found["images"][number]), np.uint8)
-            cases += self._cycles(number, found["cycles"][number], wanted[number], exact)
+            cases += self._cycles(number, found["cycles"][number], cycles[number], exact)
             bits = self._bits(image, after)
             names = {item.name for item in self.program.tensors}
             loss = None
             if "losses" in names:
                 loss = float(read_tensor(self.program, image, "losses").mean(dtype=np.float64))
-            total, model = found["totals"][number]["cycles"], wanted[number].total
+            total, model = found["totals"][number]["cycles"], cycles[number].total
             cases.append({
                 "block": "tensors", "parameters": {"step": number, "tensors": len(names), "loss": loss},
                 "bits_differing": bits, "cycles_rtl": total, "cycles_simulator": model,
@@ -151,17 +174,36 @@ def network_task(
 
 
 def program_task(program: Program, accelerator: Accelerator, steps: int, seed: int) -> Task:
-    """A program's file on random memory: binary16 and binary32 numbers, labels 0."""
+    """A program's file on random memory: binary16 and binary32 numbers, the first of every group kept, labels 0."""
+    check_program(program)
     _check(program, accelerator)
-    numbers, image = np.random.default_rng(seed), new_image(program)
+    numbers = np.random.default_rng(seed)
+    try:
+        image = new_image(program)
+    except MemoryError:
+        raise NmsatError.rule("program", "tensors", "such as fit in memory", f"{program.dram_bytes} bytes") from None
     for item in program.tensors:
         if item.dtype in ("float16", "float32"):
             count = item.bytes // np.dtype(item.dtype).itemsize
             load_tensors(program, image, {item.name: numbers.normal(size=count).astype(item.dtype)})
+    for item in program.descriptors:
+        if item.kind is Kind.PRODUCT and item["group"] > 1:
+            _ascending(program, image, item)
     names = {item.name for item in program.tensors}
     if "rule" in names:
         load_tensors(program, image, {"rule": np.array([0.05, 0.9, 0.0, 0.0, 1024.0], np.float32)})
     return Task(program, accelerator, image, [{} for _ in range(steps)])
+
+
+def _ascending(program: Program, image: np.ndarray, item: Descriptor) -> None:
+    """Indices that a product may find: every group keeps its first values."""
+    pattern, address = Sparsity(item["keep"], item["group"]), item["index_address"]
+    kept = np.arange(pattern.group) < pattern.keep
+    _, group = pack(compress(kept.astype(np.float16), pattern))
+    for tensor in program.tensors:
+        if tensor.address <= address < tensor.address + tensor.bytes and tensor.dtype == "uint8":
+            plane = np.resize(group, tensor.bytes)
+            image[tensor.address : tensor.address + tensor.bytes] = plane
 
 
 def _check(program: Program, accelerator: Accelerator) -> None:

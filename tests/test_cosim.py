@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,13 @@ import pytest
 
 from nmsat.__main__ import main
 from nmsat.commands.cosim_bench import run_programs
-from nmsat.commands.cosim_task import SLACK, Task, network_task
-from nmsat.dataflow import Options
+from nmsat.commands.cosim_task import SLACK, Task, network_task, program_task
+from nmsat.dataflow import Options, compile_program
 from nmsat.dataflow import program as fmt
-from nmsat.dataflow.program import Kind, Program, Stage, Tensor, descriptor, steps_number
+from nmsat.dataflow.program import Descriptor, Kind, Program, Stage, Tensor, descriptor, steps_number
 from nmsat.fpga.host.simulation import MEMORY_BASE
 from nmsat.models import Accelerator, Layer, Workload
+from nmsat.models.errors import NmsatError
 from nmsat.rtl.blocks import emitted_block
 from nmsat.rtl.refusals import refusals
 from nmsat.rtl.simulators.verilated import run_verilated
@@ -42,15 +45,14 @@ def window_emitted():
 
 
 def run(emitted, task: Task, stall: float = 0.0, seed: int = 0):
-    model = MachineModel(task.accelerator, MEMORY_BASE, MEMORY_BASE + image_address(task.program))
-    wanted = [model.run(task.program) for _ in task.inputs]
+    images, cycles = task.wanted()
     steps = [{name: array.tobytes().hex() for name, array in step.items()} for step in task.inputs]
     arguments = {
         "program": task.program.encode().hex(), "image": task.image.tobytes().hex(), "steps": steps, "stall": stall,
-        "seed": seed, "limit_cycles": SLACK * sum(wanted[0]),
+        "seed": seed, "limit_cycles": SLACK * sum(cycles[0]),
     }  # fmt: skip
     found = run_verilated(emitted, run_programs, {"accelerator": task.accelerator.model_dump(), "runs": [arguments]})[0]
-    return task.compare(found, wanted, exact=not stall)
+    return task.compare(found, images, cycles, exact=not stall)
 
 
 def mlp(
@@ -236,6 +238,73 @@ def test_bad_input_is_one_line(capsys, tmp_path):
     for arguments in (["resnet18"], ["digits-mlp", "--stall", "1"], [str(broken)], [str(tmp_path / "no.bin")]):
         assert main(["cosim", *arguments, "-a", "sat_4x4"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def nonsense(count: int, seed: int) -> list[Program]:
+    """Programs of one descriptor of a training step with one or two fields changed to anything."""
+    layers = (
+        Layer(name="fc1", op="linear", ic=8, oc=16), Layer(name="relu", op="elementwise", function="relu", oc=16),
+        Layer(name="fc2", op="linear", ic=16, oc=8), Layer(name="loss", op="elementwise", function="cross_entropy", oc=8),
+    )  # fmt: skip
+    net, rng, found = Workload(name="two", layers=layers), random.Random(seed), []
+    whole = [compile_program(net, SMALL, method=method, sparsity="2:4", batch=2) for method in ("bdwp", "sdgp")]
+    while len(found) < count:
+        program = rng.choice(whole)
+        item = rng.choice(program.descriptors)
+        fields = dict(item.fields)
+        for name in rng.sample([name for name in fields if name not in ("kind", "groups")], rng.choice((1, 1, 2))):
+            bits = 8 * fmt.DTYPES[item.kind][name].itemsize - 1
+            fields[name] = max(
+                0, rng.choice((0, 1, fields[name] - 1, fields[name] + 1, (1 << bits) - 1, 1 << rng.randrange(bits)))
+            )
+        found.append(replace(program, descriptors=(Descriptor(item.kind, fields),)))
+    return found
+
+
+def test_programs_of_nonsense_are_refused_in_one_line():
+    """Whatever a file's fields say: the executor and the model run it, or one line says what is wrong."""
+    refused = []
+    for program in nonsense(400, 2):
+        try:
+            program_task(Program.decode(program.encode()), SMALL, 1, 0).wanted()
+        except NmsatError as error:
+            refused.append(str(error))
+    assert [text for text in refused if "\n" in text or ": must be " not in text] == []
+    assert 100 < len(refused) < 350
+
+
+TENSOR = Tensor("x", 0, 64, "float16", (32,))
+
+
+@pytest.mark.parametrize(("fields", "tensor", "complaint"), [
+    ({"layer": 7}, TENSOR, "descriptor 0: layer: must be below 1, not 7"),
+    ({"stage": 3}, TENSOR, "descriptor 0: stage: must be below 3, not 3"),
+    ({"steps": 200}, TENSOR, "descriptor 0: steps: must be below 16, not 200"),
+    ({}, Tensor("x", 0, 64, "str", (16,)), "tensor 'x': dtype: must be one of float16, float32, int32, uint8, not 'str'"),
+    ({}, Tensor("x", 1 << 60, 64, "float16", (32,)), "tensor 'x': address: must be a whole number from 0 to below"),
+    ({}, Tensor("x", 0, 64, "float16", (33,)), "tensor 'x': shape: must be of 32 elements, 64 bytes, not [33]"),
+    ({}, Tensor("x", 3, 64, "float16", (32,)), "tensor 'x': address: must be a multiple of 2, not 3"),
+    ({}, Tensor("x", 1 << 47, 64, "float16", (32,)), "tensors: must be such as fit in memory, not '140737488355392 bytes'"),
+    ({"source_address": 64}, TENSOR, "address: must be inside a declared tensor, not '0x40'"),
+])  # fmt: skip
+def test_a_file_of_nonsense_is_one_line(fields, tensor, complaint, capsys, tmp_path):
+    good = {"steps": steps_number(["relu"]), "images": 1, "h": 1, "w": 1, "c": 8, "target_address": 32}
+    target = tmp_path / "p.bin"
+    program = Program((descriptor(Kind.VECTOR, **(good | fields)),), ("fc",), (tensor,), {})
+    target.write_bytes(program.encode())
+    assert main(["cosim", str(target), "-a", "sat_4x4"]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert complaint in text
+
+
+def test_a_program_s_file_finds_indices_that_a_product_may_have():
+    program = mlp(1).program
+    sparse = [item for item in program.descriptors if item.kind is Kind.PRODUCT and item["group"] == 8]
+    assert {item["stage"] for item in sparse} == {Stage.FF, Stage.BP}
+    for item in sparse:
+        task = program_task(replace(program, descriptors=(item,)), SMALL, 1, 0)
+        assert task.wanted()[0][0].tobytes() != task.image.tobytes()
 
 
 def test_the_worked_example_is_what_the_model_says():
