@@ -163,8 +163,7 @@ class WindowUspe(wiring.Component):
         sign, special, power = stages.cut("multiply", sign, special, power)
         sign, special, power = stages.cut("product", sign, special, power)
         large = (power > 10) | ((power == 10) & significand[24:28].any())
-        shifted = Signal(40)
-        m.d.comb += shifted.eq(significand << Cat(Const(0, 2), power[0:2]))
+        shifted = primitives.shift_by_fours(m, platform, "shifted", significand, power[0:2])
         shifted, high, sign, flag = stages.cut("shift", shifted, power[2:4], sign, special | large)
         return shifted, high, sign, flag
 
