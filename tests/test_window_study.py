@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nmsat.__main__ import main
 from nmsat.models import Sparsity
 from nmsat.models.golden import narrow, product_window, to_bits
 from nmsat.models.training import WindowProducts
@@ -102,8 +104,6 @@ def test_the_page(tmp_path):
 
 
 def committed():
-    import csv
-
     with (RECORDS / "misrounded.csv").open() as file:
         rows = [
             (r[0], int(r[1]), int(r[2]), r[3], *map(float, r[4:])) for r in csv.reader(file) if r[0] != DOT_COLUMNS[0]
@@ -124,3 +124,21 @@ def test_what_the_docs_say_of_the_records():
     assert max(row[4] for row in rows if row[3] == "fp32" and row[7] == 0) > 0.001
     assert all(record.get("flagged", 0) == 0 for record in records)
     assert len({record["seed"] for record in records if record["task"] == "digits-mlp"}) == 5
+
+
+def test_the_docs_table_of_arrays(tmp_path):
+    """docs/window.md: what its sweep finds."""
+    text = (ROOT / "docs/window.md").read_text()
+    (tmp_path / "arrays.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert main(["sweep", str(tmp_path / "arrays.yaml"), "-o", str(tmp_path / "arrays"), "-q"]) == 0
+    with (tmp_path / "arrays/results.csv").open() as file:
+        found = {(row["side"], row["dram_mb_s"], row["accumulator"]): row for row in csv.DictReader(file)}
+    sides = list(dict.fromkeys(side for side, _, _ in found))
+    assert len(sides) == 6
+    for side in sides:
+        cells = [f"{side}x{side}"]
+        for bandwidth in ("76800", "19200"):
+            fp32, window = (found[side, bandwidth, name] for name in ("fp32", "window"))
+            cycles = int(window["cycles"])
+            cells += [f"{int(fp32['cycles']):,}", f"{cycles:,}", f"{100 * int(window['stall_cycles']) / cycles:.1f} %"]
+        assert f"| {' | '.join(cells)} |" in text
