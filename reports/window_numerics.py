@@ -130,14 +130,24 @@ class Watched:
         return np.ascontiguousarray(found.T) if swapped else found
 
 
-def training_rows(task: str, seeds: range, lsbs: tuple[int, ...], given: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A record a run of BDWP 2:8 with each accumulator: losses, accuracy, counts; ``given`` as in ``nmsat train``."""
+def training_rows(
+    task: str, seeds: range, lsbs: tuple[int | None, ...], given: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """A record a run of BDWP 2:8 with each accumulator: losses, accuracy, counts.
+
+    Parameters
+    ----------
+    lsbs : tuple of int or None
+        L of windows; None is binary32.
+    given : dict
+        As in ``nmsat train``.
+    """
     from ..models.training.tasks import get_task
 
     job = get_task(task)
     settings = job.settings(given)
     for seed in seeds:
-        for lsb in (None, *lsbs):
+        for lsb in lsbs:
             watched = None if lsb is None else Watched(WindowProducts(Window(lsb, lsb + BITS)))
             run = job.run("bdwp", "2:8", seed, settings, watched, iter)
             record = {
@@ -176,27 +186,34 @@ def dot_figure(rows: list[tuple[Any, ...]]) -> Figure:
 
 
 def loss_figure(records: list[dict[str, Any]]) -> Figure:
-    """Loss curves of both accumulators over each other, a panel a task."""
+    """Loss curves over each other, and below less those of binary32 with the same seed; a panel a task."""
     tasks = list(dict.fromkeys(record["task"] for record in records))
     names = list(dict.fromkeys(record["accumulator"] for record in records))
+    base = {(r["task"], r["seed"]): r["losses"] for r in records if r["accumulator"] == "fp32"}
     rows = [
-        (r["task"], r["seed"], r["accumulator"], at + 1, loss) for r in records for at, loss in enumerate(r["losses"])
+        (r["task"], r["seed"], r["accumulator"], at + 1, loss, loss - base[r["task"], r["seed"]][at])
+        for r in records
+        for at, loss in enumerate(r["losses"])
     ]
 
     def draw(plt: Any) -> Any:
-        fig, panels = plt.subplots(1, len(tasks), figsize=(WIDTH, 3.2), squeeze=False)
-        for axes, task in zip(panels[0], tasks, strict=True):
+        fig, panels = plt.subplots(2, len(tasks), figsize=(WIDTH, 5.2), squeeze=False, sharex="col")
+        for (above, below), task in zip(panels.T, tasks, strict=True):
             for record in records:
                 if record["task"] == task:
-                    index = names.index(record["accumulator"])
-                    label = record["accumulator"] if record["seed"] == 0 else None
+                    index, seed = names.index(record["accumulator"]), record["seed"]
+                    label = record["accumulator"] if seed == 0 else None
                     style = {"color": CYCLE[index], "marker": MARKERS[index], "ms": 3, "lw": 0.9, "alpha": 0.8}
-                    axes.plot(range(1, len(record["losses"]) + 1), record["losses"], label=label, **style)
-            axes.set_title(task)
-            axes.set_xlabel("round")
-            axes.legend()
+                    some = [row for row in rows if row[:3] == (task, seed, record["accumulator"])]
+                    for axes, column in ((above, 4), (below, 5)):
+                        axes.plot([r[3] for r in some], [r[column] for r in some], label=label, **style)
+            above.set_title(task)
+            below.set_xlabel("round")
+            above.legend()
         panels[0][0].set_ylabel("mean training loss")
+        panels[1][0].set_ylabel("less fp32's, same seed")
         return fig
 
     caption = "Loss by round (an epoch of the digits, a tenth of the language model's steps), BDWP 2:8, a line a seed."
-    return Figure("losses", "Loss curves", caption, ("task", "seed", "accumulator", "round", "loss"), tuple(rows), draw)
+    columns = ("task", "seed", "accumulator", "round", "loss", "loss_less_fp32")
+    return Figure("losses", "Loss curves", caption, columns, tuple(rows), draw)
