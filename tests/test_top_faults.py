@@ -260,7 +260,7 @@ async def until_over(scene: Scene, case: dict[str, Any], result: dict[str, Any])
             run_vector(item, Memory(program, image))
 
     try:
-        await driver._serve(host, scene.seconds(case["limit"]))
+        await driver.serve(host, scene.seconds(case["limit"]))
     except DeviceError as error:
         if not str(error).endswith("aborted") or not case.get("may_abort"):
             result["wrong"] = str(error)
@@ -425,3 +425,36 @@ def test_every_fault_ends_with_a_code_and_the_next_program_is_right():
         "WRITE_RANGE", "WRITE_SLVERR", "WRITE_DECERR", "FETCH_RANGE", "FETCH_SLVERR", "FETCH_DECERR", "ABORTED",
     )  # fmt: skip
     assert codes >= {int(Code[name]) for name in met}
+
+
+async def beside(bench: Any, *, accelerator: dict[str, Any], program: str, image: str, fault: list[int]) -> list[int]:
+    """Code and descriptor of a run in which reads between two addresses of the image fail."""
+    described, decoded = Accelerator.model_validate(accelerator), Program.decode(bytes.fromhex(program))
+    backend = SimulationBackend.of(bench, described, decoded.dram_bytes + SLACK, keep_log=True)
+    driver = Driver(backend)
+    await backend.reset()
+    await driver.open()
+    await driver.load(decoded)
+    base = driver.arguments()["image_base"]
+    at = base - MEMORY_BASE
+    backend.axi.image[at : at + decoded.dram_bytes] = bytes.fromhex(image)
+    backend.axi.faults = [Fault("read", base + fault[0], base + fault[1], 2)]
+    await driver.start(driver.arguments())
+    await driver.serve(timeout_s=1e-3)
+    return [await driver.read("error_code"), await driver.read("error_descriptor")]
+
+
+def test_an_error_beside_other_work_names_the_first_descriptor_at_work():
+    """A product's operand fails: behind another product the index is its own, beside an update it is the update's."""
+    whole = compile_program(_networks()[0], SMALL, method="bdwp", sparsity="2:4", batch=2)
+    first, update, product = whole.descriptors[5:8]  # dW of fc2 and its update; dW of fc1 may start beside that
+    assert [item.kind for item in (first, update, product)] == [Kind.PRODUCT, Kind.UPDATE, Kind.PRODUCT]
+    assert product["beside"] >> Kind.UPDATE & 1
+    tensor = next(x for x in whole.tensors if x.address <= product["b_address"] < x.address + x.bytes)
+    emitted, image = emitted_block("top", SMALL), filled(whole, 0).tobytes().hex()
+    for before, index in ((first, 1), (update, 0)):
+        arguments = {
+            "accelerator": SMALL.model_dump(), "image": image, "fault": [tensor.address, tensor.address + tensor.bytes],
+            "program": replace(whole, descriptors=(before, product)).encode().hex(),
+        }  # fmt: skip
+        assert run_verilated(emitted, beside, arguments) == [int(Code.READ_SLVERR), index]

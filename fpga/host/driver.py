@@ -40,7 +40,7 @@ class RunError(DeviceError):
     name : str
         Of the code, as in docs/registers.md.
     descriptor : int
-        Index in the program.
+        Index in the program; of a memory error while several descriptors are at work, that of the first of them.
     """
 
     def __init__(self, code: int, descriptor: int, layer: str = "") -> None:
@@ -268,7 +268,7 @@ class Driver:
             raise DeviceError("device: must be idle before a run; another process may be using it")
         await self.start(self.arguments() | {"watchdog": watchdog_cycles})
         try:
-            await self._serve(host, timeout_s)
+            await self.serve(host, timeout_s)
         finally:
             await self.write("gier", 0)
         code = await self.read("error_code")
@@ -277,8 +277,14 @@ class Driver:
             raise RunError(code, descriptor, self._layer(descriptor))
         return await self.counters()
 
-    async def _serve(self, host: HostStep | None, timeout_s: float) -> None:
-        """Answer interrupts until the run is over."""
+    async def serve(self, host: HostStep | None = None, timeout_s: float = 10.0) -> None:
+        """Answer the interrupts of a run that :meth:`start` began until it is over, well or not: see ``error_code``.
+
+        Raises
+        ------
+        DeviceError
+            As :meth:`run`, of which this is the middle.
+        """
         while True:
             if not await self.backend.wait_interrupt(timeout_s):
                 await self._give_up(f"no interrupt within {timeout_s} s")
