@@ -15,7 +15,7 @@ from nmsat.fpga.design_area import estimate_design, largest_fitting, suggestion
 from nmsat.fpga.power import ENERGY_PJ, power_model, toggle_rate, toggles_of
 from nmsat.fpga.resources import KINDS, usable, usable_by_slr
 from nmsat.models.accelerator import Accelerator
-from nmsat.rtl.testbench.small_top import SmallTop, small_top
+from nmsat.rtl.testbench.small_top import small_top
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests/fixtures/vivado"
@@ -98,11 +98,13 @@ def test_the_estimate_counts_the_text_that_is_generated(monkeypatch):
     """The whole top, its large memories as UltraRAM: nothing stands in for it."""
     asked = []
     monkeypatch.setattr(
-        generating, "component_of", lambda name, accelerator: asked.append(name) or SmallTop(accelerator=TINY)
+        generating,
+        "emitted_block",
+        lambda name, accelerator, label, primitives: asked.append((name, label)) or small_top(TINY),
     )
     assert design_area.top_of is generating.top_of
     assert design_area.top_of(TINY).top == "nmsat_top"
-    assert asked == ["top"]
+    assert asked == [("top", "nmsat_top")]
 
 
 # The largest array.

@@ -28,7 +28,7 @@ from nmsat.fpga.hierarchy import hierarchy_of, hierarchy_of_verilog
 from nmsat.fpga.kernel import kernel_of
 from nmsat.models.accelerator import Accelerator
 from nmsat.models.errors import NmsatError
-from nmsat.rtl.blocks import component_of
+from nmsat.rtl.blocks import emitted_block
 from nmsat.rtl.emit import Port
 from nmsat.rtl.registers import register_map
 from nmsat.rtl.testbench.small_top import small_top
@@ -530,7 +530,11 @@ def test_lint_faults_are_seen(made, old, new):
 
 def test_a_window_places_the_cards_cells_and_their_models_are_linted_with_it(monkeypatch):
     """The top of either accumulator, here one element in its place."""
-    monkeypatch.setattr(generating, "component_of", lambda name, accelerator: component_of("uspe", accelerator))
+    monkeypatch.setattr(
+        generating,
+        "emitted_block",
+        lambda name, accelerator, label, **options: emitted_block("uspe", accelerator, label, **options),
+    )
     found = {name: generating.top_of(SMALL.replace(accumulator=name)) for name in ("fp32", "window")}
     assert {name: "DSP48E2" in design.rtlil for name, design in found.items()} == {"fp32": False, "window": True}
     text = verilog_of(found["window"]).text

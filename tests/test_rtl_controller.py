@@ -131,7 +131,7 @@ def cycle_cases():
     return [case | {"dram_mb_s": case.get("dram_mb_s", 1600)} for case in cases]
 
 
-@pytest.mark.parametrize("data_bits, ahead", [(64, 1), (64, 4), (256, 2)])
+@pytest.mark.parametrize("data_bits, ahead", [(64, 1), pytest.param(64, 4, marks=pytest.mark.slow), (256, 2)])
 def test_descriptors_take_the_cycles_of_the_model(data_bits, ahead):
     cases = cycle_cases()
     top = Copier(data_bits=data_bits, ahead=ahead)
@@ -155,7 +155,7 @@ def mixed(seed):
     return {"kinds": kinds, "sizes": sizes, "beside": beside, "dram_mb_s": rng.choice((700, 1600, 3200))}
 
 
-@pytest.mark.parametrize("sets", [(0, 1, 2), (0, 1, 1)])
+@pytest.mark.parametrize("sets", [(0, 1, 2), pytest.param((0, 1, 1), marks=pytest.mark.slow)])
 def test_units_overlap_as_the_model_says(sets):
     cases = [mixed(seed) for seed in range(10)]
     found = run_bench(Copier(ahead=3, sets=sets), "copier", runs, {"data_bits": 64, "cases": cases}, "cxxrtl")

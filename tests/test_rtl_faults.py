@@ -201,9 +201,9 @@ async def all_of(bench, cases):
     return [await one(bench, case) for case in cases]
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2))])
 def test_faults(part):
-    """210 cases: SLVERR and DECERR everywhere, runs outside the range, bad and truncated programs, resets, starts during
+    """210 cases, 70 a part: SLVERR and DECERR everywhere, runs outside the range, bad and truncated programs, resets, starts during
     a run, aborts, the watchdog, bad register accesses; on steady and on stalling memories."""
     cases = [drawn(seed) for seed in range(70 * part, 70 * part + 70)]
     found = run_bench(Copier(), "copier", all_of, {"cases": cases}, "cxxrtl")

@@ -91,7 +91,9 @@ def test_values_and_cycles(parameters, case, mode, hard):
 
 
 @pytest.mark.parametrize("mode", ["os", "ws"])
-@pytest.mark.parametrize("rows, cols, hop", [(4, 4, 2), (3, 5, 3), (2, 2, 1)])
+@pytest.mark.parametrize(
+    "rows, cols, hop", [(3, 5, 3), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((4, 4, 2), (2, 2, 1)))]
+)
 def test_registers_at_the_cut_delay_the_eastern_half_and_nothing_else(rows, cols, hop, mode):
     """The way to another super logic region: the same bits, ``hop`` cycles later, as the scheduler counts it."""
     parameters = ArrayParameters(rows, cols, 8, 8, hop=hop)

@@ -79,7 +79,7 @@ def outcomes(latency):
         yield WindowSums(*(x[:m, :n] for x in (sums.high, sums.low, sums.flagged)), window), result["cycles"], expected
 
 
-@pytest.mark.parametrize("latency", [1, 2, 5, 7])
+@pytest.mark.parametrize("latency", [1, *(pytest.param(cycles, marks=pytest.mark.slow) for cycles in (2, 5)), 7])
 def test_every_multiplier_latency(latency):
     """No register in the multiplier up to more than there are cuts; large, small and subnormal operands."""
     for sums, cycles, expected in outcomes(latency):
