@@ -22,15 +22,16 @@ def counting(title: str, total: int, *, unit: str = "", show: bool = True) -> It
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=not show,
+        disable=not (show and console.is_terminal),
     )
     task = bar.add_task(title, total=total, rate="")
 

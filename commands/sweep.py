@@ -53,6 +53,8 @@ def _sweep(args: argparse.Namespace) -> int:
         print(f"{summary.points:,} points, {summary.valid:,} can run, {summary.kept:,} meet the constraints")
         for reason, count in summary.refused.items():
             print(f"{count:,} refused: {reason}")
+        for bound, count in summary.broken.items():
+            print(f"{count:,} break the constraint {bound}")
         aims = ", ".join(f"{direction(name)} {name}" for name in spec.objectives)
         print(f"{summary.front:,} on the Pareto front ({aims}): {folder / 'pareto.csv'}")
     return 0 if summary.kept else 1

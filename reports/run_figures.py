@@ -50,7 +50,7 @@ def peak_macs(run: RunResult) -> float:
 def title(run: RunResult) -> str:
     """What was run, in one line."""
     meta = run.meta
-    method = " ".join(dict.fromkeys([str(meta.get("method")), str(meta.get("sparsity"))]))
+    method = "dense" if meta.get("method") == "dense" else f"{meta.get('method')} {meta.get('sparsity')}"
     text = f"{meta.get('workload')} on {meta.get('accelerator')}: {method}"
     return f"{text}, batch {meta.get('batch')}, {'training step' if meta.get('mode') == 'train' else 'inference'}"
 

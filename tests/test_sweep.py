@@ -327,9 +327,12 @@ def test_a_cluster_loses_and_doubles_nothing(tmp_path):
     [
         ("rows: [4, 8]", "rows: []", "axes.rows: must have at least one value"),
         ("rows: [4, 8]", "rows: [4, 4]", "axes.rows: must not repeat a value"),
-        ("rows: [4, 8]", "rows: [0, 4]", r"accelerator 'sat': rows: .*0"),
-        ("rows: [4, 8]", "rows: [4.5]", r"accelerator 'sat': rows: .*4.5"),
-        ("rows: [4, 8]", "rowz: [4, 8]", "axes.rowz: must be one of workload, method"),
+        ("rows: [4, 8]", "rows: [0, 4]", "axes.rows: must be greater than or equal to 1, not 0"),
+        ("rows: [4, 8]", "rows: [4.5]", "axes.rows: must be integer, not 4.5"),
+        ("rows: [4, 8]", "rows:", "axes.rows: must be a list of values or a range {from: ..., to: .*, not None"),
+        ("rows: [4, 8]", "rows: 5", "axes.rows: must be a list of values or a range .*, not 5"),
+        ("batch: 16", "batch: 0", "set.batch: must be an integer from 1 to 1048576, not 0"),
+        ("rows: [4, 8]", "rowz: [4, 8]", "axes.rowz: must be one of workload, method.*; did you mean rows[?]"),
         ("rows: [4, 8]", "batch: [4, 8]", "set.batch: must not be an axis too"),
         ("rows: [4, 8]", "workload: [vit]", "workload: must be given once"),
         ("rows: [4, 8]", "rows: {from: 8, to: 4, count: 2}", "to: must be at least from = 8, not 4"),
@@ -339,7 +342,8 @@ def test_a_cluster_loses_and_doubles_nothing(tmp_path):
         ("min: 0.5", "min: 2, max: 1", "speedup_over_dense: must have min <= max, not 2 > 1"),
         ("min: 0.5}", "min: 2}\n  - {figure: speedup_over_dense, max: 1}", "must not have to be both >= 2 and <= 1"),
         ("energy_j, util", "joules, util", "objectives.1: "),
-        ("objectives: [cycles, energy_j, utilization]", "objectives: []", "objectives: "),
+        ("objectives: [cycles, energy_j, utilization]", "objectives: []", "objectives: must be 1 to 6 figures, .*none"),
+        ("energy_j, util", "cycles, util", "objectives: must be 1 to 6 figures, each once, not cycles, cycles, "),
         ("count: 7, scale: log", "count: 99999999", "axes.dram_mb_s.*1000000"),
     ],
 )
@@ -366,7 +370,17 @@ def test_a_huge_grid_offers_sampling(tmp_path, capsys):
 def test_no_point_meets_the_constraints(tmp_path, capsys):
     text = SMALL.replace("min: 0.5", "min: 1000")
     assert main(["sweep", str(write(tmp_path, text)), "-o", str(tmp_path / "out")]) == 1
-    assert " 0 meet the constraints" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert " 0 meet the constraints" in said
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["broken"] == {"speedup_over_dense >= 1000": summary["valid"]}
+    assert f"{summary['valid']:,} break the constraint speedup_over_dense >= 1000\n" in said
+
+
+def test_no_axes(tmp_path, capsys):
+    path = write(tmp_path, "format: nmsat-sweep/1\nworkload: vit\naxes: {}\n")
+    assert main(["sweep", str(path), "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("axes: must have at least one field with its values\n")
 
 
 def test_json_summary_alone_on_stdout(tmp_path, capsys):

@@ -53,6 +53,8 @@ class ChunkResult:
         Points the simulator accepts; those that meet the constraints too.
     refused : dict
         Why whole groups of points were refused, and how many.
+    broken : dict
+        Every bound, and how many of the valid points break it.
     """
 
     number: int
@@ -61,6 +63,7 @@ class ChunkResult:
     valid: int
     kept: int
     refused: dict[str, int]
+    broken: dict[str, int]
 
 
 def columns(spec: SweepSpec) -> list[str]:
@@ -93,7 +96,8 @@ def evaluate_codes(data: str, codes: Codes, points: NDArray[np.int64], number: i
     """Evaluate any points: ``codes`` says which value of every axis each has, ``points`` what each is called."""
     spec, base, values = context(data)
     figures, valid, refused = figures_of(spec, base, values, codes, len(points))
-    kept = valid & ~(violations(spec, figures) > 0).any(axis=1)
+    broken = valid[:, None] & (violations(spec, figures) > 0)
+    kept = valid & ~broken.any(axis=1)
     chosen = np.flatnonzero(kept)
     integer_names, float_names = figure_columns(spec)
     texts = [(codes[name][chosen], packed) for name, packed in _texts(data).items()]
@@ -104,13 +108,23 @@ def evaluate_codes(data: str, codes: Codes, points: NDArray[np.int64], number: i
     rows = csv_rows([(c[best], v) for c, v in texts], [c[best] for c in integers], [c[best] for c in floats])
     front = tuple(zip(map(tuple, found[best].tolist()), rows.decode().splitlines(), strict=True))
     whole = csv_rows(texts, integers, floats)
-    return ChunkResult(number, whole, front, int(valid.sum()), len(chosen), dict(refused))
+    breaks = dict(zip(bounds(spec), broken.sum(axis=0).tolist(), strict=True))
+    return ChunkResult(number, whole, front, int(valid.sum()), len(chosen), dict(refused), breaks)
 
 
 def costs(spec: SweepSpec, figures: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     """Objectives (points, objectives), signed so that smaller is better."""
     signed = [-figures[name] if name in LARGER_IS_BETTER else figures[name] for name in spec.objectives]
     return np.stack(signed, axis=1).astype(np.float64)
+
+
+def bounds(spec: SweepSpec) -> list[str]:
+    """The constraints' bounds as text, in the order of :func:`violations`."""
+    found = []
+    for item in spec.constraints:
+        found += [f"{item.figure} >= {item.min:g}"] if item.min is not None else []
+        found += [f"{item.figure} <= {item.max:g}"] if item.max is not None else []
+    return found
 
 
 def violations(spec: SweepSpec, figures: dict[str, NDArray[Any]]) -> NDArray[np.float64]:

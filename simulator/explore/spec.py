@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,7 @@ BASELINE = "speedup_over_dense"  # evaluates every design a second time, so only
 AREA_FIGURES = RESOURCES  # an estimate; written only where the file names them, as the baseline is
 FIGURES = (*INTEGER_FIGURES, *AREA_FIGURES, *FLOAT_FIGURES, BASELINE)
 LARGER_IS_BETTER = frozenset({"utilization", "gflops_dense_equivalent", BASELINE})
+MAX_OBJECTIVES = 6
 MAX_POINTS = 100_000_000
 MAX_VALUES = 1_000_000  # of one axis
 MAX_VALUE = 1e15  # binary64 holds every integer up to here
@@ -158,13 +160,20 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _axis(value: Any) -> Any:
+    if not isinstance(value, list | tuple | dict | Range):
+        raise ValueError(f"must be a list of values or a range {{from: ..., to: ..., count: ...}}, not {value!r}")
+    return _tuple(value)
+
+
 def _form(value: Any) -> str:
     return "range" if isinstance(value, dict | Range) else "list"
 
 
 Axis = Annotated[
-    Annotated[tuple[Value, ...], BeforeValidator(_tuple), Tag("list")] | Annotated[Range, Tag("range")],
+    Annotated[tuple[Value, ...], Tag("list")] | Annotated[Range, Tag("range")],
     Discriminator(_form),
+    BeforeValidator(_axis),
 ]
 
 
@@ -177,7 +186,7 @@ class SweepSpec(BaseModel, frozen=True):
     workload: str = Field(description="zoo name or file; may be an axis instead", default="")
     accelerator: str = Field(default="sat", description="shipped name or file: what every design starts from")
     set: dict[str, Value] = Field(default_factory=dict, description="fields that all designs share")
-    axes: dict[str, Axis] = Field(min_length=1)
+    axes: dict[str, Axis]
     together: dict[str, Annotated[tuple[str, ...], BeforeValidator(_tuple)]] = Field(
         default_factory=dict, description="axes that set several fields: a name to the fields"
     )
@@ -188,11 +197,16 @@ class SweepSpec(BaseModel, frozen=True):
     )
     constraints: Annotated[tuple[Constraint, ...], BeforeValidator(_tuple)] = ()
     objectives: Annotated[tuple[Literal[FIGURES], ...], BeforeValidator(_tuple)] = Field(  # type: ignore[valid-type]
-        default=("cycles", "energy_j"), min_length=1, max_length=6
+        default=("cycles", "energy_j")
     )
 
     @model_validator(mode="after")
     def _check(self) -> SweepSpec:
+        if not self.axes:
+            raise ValueError("axes: must have at least one field with its values")
+        if not 1 <= len(set(self.objectives)) == len(self.objectives) <= MAX_OBJECTIVES:
+            found = ", ".join(self.objectives) or "none"
+            raise ValueError(f"objectives: must be 1 to {MAX_OBJECTIVES} figures, each once, not {found}")
         self._check_names()
         if ("workload" in self.fields()) + ("workload" in self.set) + bool(self.workload) != 1:
             raise ValueError("workload: must be given once: as workload, or as an axis")
@@ -232,7 +246,9 @@ class SweepSpec(BaseModel, frozen=True):
                 if is_layer_field(field):
                     _check_name(key, field)
                 elif field not in AXIS_FIELDS:
-                    raise ValueError(f"{key}: must be one of {', '.join(AXIS_FIELDS)}, or layers.NAME.FIELD")
+                    near = get_close_matches(field, AXIS_FIELDS, 1)
+                    hint = f"; did you mean {near[0]}?" if near else ""
+                    raise ValueError(f"{key}: must be one of {', '.join(AXIS_FIELDS)}, or layers.NAME.FIELD{hint}")
                 if field in seen and place.startswith("set."):
                     raise ValueError(f"{key}: must not be an axis too")
                 if field in seen:
@@ -285,11 +301,11 @@ class SweepSpec(BaseModel, frozen=True):
             return self.sample.points
         if self.search:
             if grid > 2**62:
-                raise NmsatError.rule("", "axes", "at most 2^62 points for a search", f"{grid:,}", "thin an axis out")
+                raise NmsatError(f"axes: must be at most 2^62 points for a search, not {grid:,}; thin an axis out")
             return self.search.points
         if grid > MAX_POINTS:
             hint = "draw some of them with sample: {points: 1000000, seed: 1}, or search: {points: 100000}"
-            raise NmsatError.rule("", "axes", f"at most {MAX_POINTS:,} points", f"{grid:,}", hint)
+            raise NmsatError(f"axes: must be at most {MAX_POINTS:,} points, not {grid:,}; {hint}")
         return grid
 
     def base(self) -> Accelerator:
@@ -303,7 +319,10 @@ class SweepSpec(BaseModel, frozen=True):
         if self.workload:
             given["workload"] = [self.workload]
         for field, items in given.items():
-            _check_values(base, field, items)
+            try:
+                _check_values(base, field, items)
+            except NmsatError as error:
+                raise self._placed(field, str(error), base.name) from None
         self._check_layers(given)
         if not set(AREA_FIGURES).isdisjoint(self.wanted()) and "window" in given.get("accumulator", [base.accumulator]):
             hint = "the area model was fitted to elements with binary32 adders"
@@ -314,6 +333,15 @@ class SweepSpec(BaseModel, frozen=True):
             hint = "lower max_keep with set: {max_keep: ...}"
             raise NmsatError.rule("", "axes.max_group", f"at least max_keep = {keep}", group, hint)
         return base
+
+    def _placed(self, field: str, text: str, accelerator: str) -> NmsatError:
+        """An error of a field's value, said of the place in the file where the value is."""
+        axis = self.fields().get(field)
+        place = f"set.{field}" if axis is None else f"axes.{axis}" + (f": {field}" if axis != field else "")
+        for prefix in (f"accelerator {accelerator!r}: {field}: ", f"{field}: "):
+            if text.startswith(prefix) and field in (*self.set, *self.fields()):
+                return NmsatError(f"{place}: {text.removeprefix(prefix)}")
+        return NmsatError(text)
 
     def _check_layers(self, given: dict[str, list[Any]]) -> None:
         """Every layer's field means a layer of every network, and no two mean the same field."""

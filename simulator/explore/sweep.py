@@ -23,9 +23,9 @@ import numpy as np
 from ... import __version__
 from ...models.errors import NmsatError
 from ...models.whole_file import is_leftover, remove_leftovers, whole_file, write_whole
-from .chunk import CHUNK_POINTS, ChunkResult, chunks_of, columns, evaluate_chunk, grid_size
+from .chunk import CHUNK_POINTS, ChunkResult, bounds, chunks_of, columns, evaluate_chunk, grid_size
 from .pareto import pareto_front
-from .parquet import write_parquet
+from .parquet import require_parquet, write_parquet
 from .search import run_search
 from .spec import LARGER_IS_BETTER, SweepSpec
 
@@ -34,13 +34,17 @@ Report = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class SweepSummary:
-    """What a finished sweep says of itself: counts of points, why groups were refused, rows of the Pareto front."""
+    """What a finished sweep says of itself: counts of points, why groups were refused, rows of the Pareto front.
+
+    ``broken``: every bound of the constraints, and how many points that can run break it.
+    """
 
     points: int
     valid: int
     kept: int
     front: int
     refused: dict[str, int]
+    broken: dict[str, int]
 
 
 def run_sweep(
@@ -77,6 +81,8 @@ def run_sweep(
         The folder holds another sweep, or something else, or ``resume`` was not said; a file cannot be written; a
         worker process died.
     """
+    if parquet:
+        require_parquet()
     _open(spec, folder, resume)
     count = 1 if spec.search else chunks_of(spec)
     done = set(_finished(folder, count))
@@ -198,7 +204,7 @@ def store_chunk(folder: Path, data: str, number: int) -> int:
 def _store(folder: Path, result: ChunkResult) -> None:
     name = folder / "chunks" / f"{result.number:06d}"
     write_whole(name.with_suffix(".csv"), result.csv)
-    facts = {"valid": result.valid, "kept": result.kept, "refused": result.refused, "front": result.front}
+    facts = {name: getattr(result, name) for name in ("valid", "kept", "refused", "broken", "front")}
     write_whole(name.with_suffix(".json"), json.dumps(facts))
 
 
@@ -209,7 +215,7 @@ def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
         shutil.rmtree(folder / "chunks", ignore_errors=True)
         return SweepSummary(**json.loads(path.read_text()))
     valid = kept = 0
-    refused: Counter[str] = Counter()
+    refused, broken = Counter[str](), Counter(dict.fromkeys(bounds(spec), 0))
     costs: list[list[float]] = []
     rows: list[str] = []
     header = f"{','.join(columns(spec))}\n".encode()
@@ -220,13 +226,14 @@ def _merge(spec: SweepSpec, folder: Path) -> SweepSummary:
             facts = json.loads(name.with_suffix(".json").read_text())
             valid, kept = valid + facts["valid"], kept + facts["kept"]
             refused.update(facts["refused"])
+            broken.update(facts["broken"])
             costs += [cost for cost, _ in facts["front"]]
             rows += [row for _, row in facts["front"]]
             with name.with_suffix(".csv").open("rb") as source:
                 shutil.copyfileobj(source, out, 2**20)
     order = pareto_front(np.array(costs, np.float64).reshape(-1, len(spec.objectives))).tolist()
     write_whole(folder / "pareto.csv", header + "".join(f"{rows[index]}\n" for index in order).encode())
-    summary = SweepSummary(spec.points(), valid, kept, len(order), dict(refused))
+    summary = SweepSummary(spec.points(), valid, kept, len(order), dict(refused), dict(broken))
     write_whole(path, json.dumps({key: getattr(summary, key) for key in SweepSummary.__slots__}, indent=1) + "\n")
     shutil.rmtree(folder / "chunks")
     return summary
