@@ -1,7 +1,8 @@
-"""Cycles a second of the whole accelerator under the testbench, in this process; bar 20,000 on 8x8.
+"""Cycles a second of the whole accelerator under the testbench; bar 20,000 on sat_8x8.
 
-Four products of digits-mlp, 2:8, on sat_8x8 built for the pattern only. Seconds are the processor's, so that other
-work on the machine counts little; building, minutes, does not count. Arguments: simulators, default verilated.
+Four products of digits-mlp, 2:8, on arrays built for the pattern only. Seconds are the processor's, so that other work
+on the machine counts less; building, minutes, does not count. Arguments: sat_4x4 (the simulator of the tests) or
+sat_8x8 (default), and simulators (default verilated).
 """
 
 import sys
@@ -25,17 +26,25 @@ async def timed(bench, **arguments):
     return found[0]["simulated"], time.process_time() - begun
 
 
-accelerator = Accelerator.load("sat_8x8").replace(max_keep=2, max_group=8)
-task = network_task(Workload.load("digits-mlp"), accelerator, 1, method="bdwp", sparsity="2:8", batch=16)
-products = tuple(item for item in task.program.descriptors if item.kind is Kind.PRODUCT)[:4]
-program = replace(task.program, descriptors=products)
-run = {"program": program.encode().hex(), "image": task.image.tobytes().hex(), "steps": [{}], "limit_cycles": 10**6}
+names = [name for name in sys.argv[1:] if name.startswith("sat")] or ["sat_8x8"]
+simulators = [name for name in sys.argv[1:] if not name.startswith("sat")] or ["verilated"]
 missed = False
-for sim in sys.argv[1:] or ["verilated"]:
-    arguments = {"accelerator": accelerator.model_dump(), "runs": [run]}
-    cycles, seconds = run_emitted(emitted_block("top", accelerator), timed, arguments, sim)
-    rate = cycles / seconds
-    missed |= rate < BAR
-    verdict = "MISS" if rate < BAR else "PASS"
-    print(f"cosim sat_8x8 {sim}: {rate:,.0f} cycles/s over {cycles:,} cycles, bar >= {BAR:,}: {verdict}", flush=True)
+for name in names:
+    accelerator = Accelerator.load(name).replace(max_keep=2, max_group=8)
+    if name == "sat_4x4":
+        accelerator = accelerator.replace(name="sat_4x4_n2m8", overlap_units=True)
+    task = network_task(Workload.load("digits-mlp"), accelerator, 1, method="bdwp", sparsity="2:8", batch=16)
+    products = tuple(item for item in task.program.descriptors if item.kind is Kind.PRODUCT)[:4]
+    program = replace(task.program, descriptors=products)
+    run = {
+        "program": program.encode().hex(), "image": task.image.tobytes().hex(), "steps": [{}], "limit_cycles": 10**6,
+    }  # fmt: skip
+    for sim in simulators:
+        arguments = {"accelerator": accelerator.model_dump(), "runs": [run]}
+        cycles, seconds = run_emitted(emitted_block("top", accelerator), timed, arguments, sim)
+        rate = cycles / seconds
+        slow = name == "sat_8x8" and rate < BAR
+        missed |= slow
+        verdict = f", bar >= {BAR:,}: {'MISS' if slow else 'PASS'}" if name == "sat_8x8" else ""
+        print(f"cosim {name} {sim}: {rate:,.0f} cycles/s over {cycles:,} cycles{verdict}", flush=True)
 sys.exit(missed)
