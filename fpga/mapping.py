@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,11 +84,14 @@ def map_modules(emitted: Emitted) -> dict[str, Mapped]:
     version, modules = yosys_version(), _apart(emitted)
     found = {name: module.inputs(version) for name, module in modules.items()}
     missing = {module for name, module in modules.items() if not kept("module", found[name]).is_dir()}
+
+    def keep(run: list[_Alone]) -> None:
+        for module, mapped in _map(run).items():
+            content = json.dumps({"cells": mapped.cells, "depth": mapped.depth})
+            built("module", module.inputs(version), lambda folder, content=content: _write(folder, content))
+
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for run in as_completed([pool.submit(_map, run) for run in _runs(sorted(missing, key=lambda m: m.text))]):
-            for module, mapped in run.result().items():
-                content = json.dumps({"cells": mapped.cells, "depth": mapped.depth})
-                built("module", module.inputs(version), lambda folder, content=content: _write(folder, content))
+        list(pool.map(keep, _runs(sorted(missing, key=lambda module: module.text))))
     return {name: _read(kept("module", inputs)) for name, inputs in found.items()}
 
 

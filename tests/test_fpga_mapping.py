@@ -28,42 +28,6 @@ CUT = SMALL.replace(name="cut", slr_hop_cycles=2)
 BOARD = Board.load("vcu1525")
 
 
-@pytest.fixture
-def runs(monkeypatch, tmp_path):
-    """Sizes of every run of yosys, with an empty cache."""
-    seen: list[list[str]] = []
-    real = mapping._map
-
-    def noted(modules):
-        seen.append(sorted(module.text for module in modules))
-        return real(modules)
-
-    monkeypatch.setattr(mapping, "_map", noted)
-    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "cache"))
-    return seen
-
-
-def test_a_module_is_mapped_once_for_all_designs_that_place_it(runs, monkeypatch, tmp_path):
-    two, three = (Emission().emit(Epilogue(lanes=lanes), "epilogue") for lanes in (2, 3))
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    apart = map_modules(two)
-    texts = {module.text for module in mapping._apart(two).values()}
-    assert sorted(text for run in runs for text in run) == sorted(texts)
-    assert len(runs) > 1
-    assert apart["narrow"].cells["LUT6"] > 0 < apart["narrow"].depth
-    runs.clear()
-    assert map_modules(two) == apart
-    assert runs == []
-    grown = map_modules(three)
-    assert not texts & {text for run in runs for text in run}
-    assert grown["narrow"] == apart["narrow"]
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "other"))
-    runs.clear()
-    assert map_modules(two) == apart  # together or apart
-    assert len(runs) == 1
-
-
 def memory_bank(depth):
     """A component with one memory of 64 bits a word."""
     from amaranth.hdl import Module, Signal
@@ -90,6 +54,74 @@ def memory_bank(depth):
     return Emission().emit(Bank(), "bank")
 
 
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """Every run of yosys, with an empty cache; a stand-in answers instead."""
+    seen: list[list[mapping._Alone]] = []
+
+    def answer(modules):
+        seen.append(modules)
+        return {module: mapping.Mapped({"LUT1": len(module.text)}, 1) for module in modules}
+
+    monkeypatch.setattr(mapping, "_map", answer)
+    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "cache"))
+    return seen
+
+
+def epilogue(lanes):
+    return Emission().emit(Epilogue(lanes=lanes), "epilogue")
+
+
+def test_a_module_is_mapped_once_for_all_designs_that_place_it(runs):
+    two = set(mapping._apart(epilogue(2)).values())
+    found = map_modules(epilogue(2))
+    assert {module for run in runs for module in run} == two
+    assert sum(map(len, runs)) == len(two)
+    runs.clear()
+    assert map_modules(epilogue(2)) == found
+    assert runs == []
+    grown = map_modules(epilogue(3))
+    new = {module for run in runs for module in run}
+    assert new
+    assert not new & two
+    assert grown["narrow"] == found["narrow"]
+
+
+def test_what_a_stopped_estimate_has_mapped_is_kept(runs, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    answer = mapping._map
+
+    def stops(modules):
+        if runs:
+            raise RuntimeError("stopped")
+        return answer(modules)
+
+    monkeypatch.setattr(mapping, "_map", stops)
+    monkeypatch.setattr(mapping, "_RUN_SIZE", 1)  # a run a module
+    with pytest.raises(RuntimeError, match="stopped"):
+        map_modules(epilogue(2))
+    (first,) = runs
+    monkeypatch.setattr(mapping, "_map", answer)
+    map_modules(epilogue(2))
+    assert not set(first) & {module for run in runs[1:] for module in run}
+
+
+def test_yosys_maps_a_module_the_same_beside_any_others(monkeypatch, tmp_path):
+    """Alone or not, with the step for memories or, where no module of a run has one, without."""
+    design, large = epilogue(2), for_card(memory_bank(2048))
+    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    apart = map_modules(design)
+    assert apart["narrow"].cells["LUT6"] > 0 < apart["narrow"].depth
+    modules = mapping._apart(design)
+    assert len(mapping._runs(list(modules.values()))) == 2
+    (bank,) = mapping._apart(large).values()
+    assert [module.has_memory for module in (bank, *modules.values())] == [True, *[False] * len(modules)]
+    together = mapping._map([*modules.values(), bank])
+    assert {name: together[module] for name, module in modules.items()} == apart
+    assert together[bank].cells["URAM288"] == 1
+
+
 def test_large_memories_are_marked_as_ultraram_without_contents():
     small, large = memory_bank(1024), memory_bank(2048)  # 65,536 and 131,072 bits; an UltraRAM's data are 262,144
     assert for_card(small) == small
@@ -99,17 +131,6 @@ def test_large_memories_are_marked_as_ultraram_without_contents():
     text = verilog_of(marked).text
     assert '(* ram_style = "ultra" *)' in text
     assert "initial" not in text.partition("ram_style")[2].partition("always")[0]
-    assert map_modules(marked)["bank"].cells["URAM288"] == 1
-
-
-def test_the_step_for_memories_changes_nothing_where_there_is_none():
-    plain = list(dict.fromkeys(mapping._apart(Emission().emit(Epilogue(lanes=2), "epilogue")).values()))
-    (bank,) = mapping._apart(memory_bank(64)).values()
-    assert bank.has_memory
-    assert not any(module.has_memory for module in plain)
-    together = mapping._map([*plain, bank])
-    assert any(kind.startswith("RAM") for kind in together.pop(bank).cells)
-    assert together == mapping._map(plain)
 
 
 NAMED = """\
@@ -195,13 +216,18 @@ def test_rows_of_the_whole_top():
 
 
 # Crossings.
+@pytest.fixture(scope="module")
+def plain():
+    return small_top(SMALL)
+
+
 def crossing_nets(design, accelerator, plan="halves"):
     placement = apply(Floorplan.load(plan), hierarchy_of(design), accelerator, BOARD)
     return crossings(design, placement)
 
 
-def test_nothing_crosses_in_one_region():
-    assert crossing_nets(small_top(SMALL), SMALL, "single") == []
+def test_nothing_crosses_in_one_region(plain):
+    assert crossing_nets(plain, SMALL, "single") == []
 
 
 def test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register():
@@ -214,9 +240,9 @@ def test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register(
     assert {bits for item in found if {0, 2} <= set(item.regions) for bits in [item.bits]} == {1}
 
 
-def test_a_cut_without_registers_is_seen():
-    plain = crossing_nets(small_top(SMALL), CUT)  # the design has none, whatever its file says
-    assert any(item.bits > 1 for item in plain if {0, 2} <= set(item.regions))
+def test_a_cut_without_registers_is_seen(plain):
+    found = crossing_nets(plain, CUT)  # the design has none, whatever its file says
+    assert any(item.bits > 1 for item in found if {0, 2} <= set(item.regions))
 
 
 def test_the_list_of_a_folder():
