@@ -14,7 +14,7 @@ from nmsat.fpga.buffers import for_card
 from nmsat.fpga.crossings import Crossing, crossings, crossings_text
 from nmsat.fpga.design_area import _Design
 from nmsat.fpga.estimate import Area, area_of_cells, logic_cells
-from nmsat.fpga.floorplan import Floorplan, apply
+from nmsat.fpga.floorplan import Floorplan, Placement, apply
 from nmsat.fpga.hierarchy import Hierarchy, hierarchy_of
 from nmsat.fpga.mapping import map_modules
 from nmsat.models.accelerator import Accelerator
@@ -221,6 +221,11 @@ def plain():
     return small_top(SMALL)
 
 
+@pytest.fixture(scope="module")
+def cut():
+    return small_top(CUT)
+
+
 def crossing_nets(design, accelerator, plan="halves"):
     placement = apply(Floorplan.load(plan), hierarchy_of(design), accelerator, BOARD)
     return crossings(design, placement)
@@ -230,9 +235,9 @@ def test_nothing_crosses_in_one_region(plain):
     assert crossing_nets(plain, SMALL, "single") == []
 
 
-def test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register():
+def test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register(cut):
     """Everything else that reaches both halves of the array passes the registers of slr_hop_cycles."""
-    found = crossing_nets(small_top(CUT), CUT)
+    found = crossing_nets(cut, CUT)
     assert {(item.module, item.net) for item in found if {0, 2} <= set(item.regions)} == {
         *((f"stce/row{row}", net) for row in range(CUT.rows) for net in ("en", "ws")),
         ("stce", "sequencer__en"), ("stce", "row0__ws"),
@@ -246,7 +251,78 @@ def test_a_cut_without_registers_is_seen(plain):
 
 
 def test_the_list_of_a_folder():
-    text = crossings_text([Crossing("stce/row0", "en", 1, (0, 1, 2)), Crossing("", "a", 12, (0, 1))], "made")
+    text = crossings_text([Crossing("stce/row0", "en", 1, 0, (0, 1, 2)), Crossing("", "a", 12, 5, (0, 1))], "made")
     assert text.splitlines()[0] == "# made"
     assert "2 nets, 13 bits" in text
-    assert text.endswith("     1  0,1,2    stce/row0/en\n    12  0,1      a\n")
+    assert "# regions 0,1: 1 nets, 12 bits, 5 launched\n# regions 0,1,2: 1 nets, 1 bits, 0 launched\n" in text
+    assert text.endswith("     1         0  0,1,2    stce/row0/en\n    12         5  0,1      a\n")
+
+
+LAUNCHED = """\
+module \\source
+  wire width 2 output 0 \\held
+  wire width 2 output 1 \\chosen
+  wire width 1 output 2 \\read
+  wire width 1 output 3 \\now
+  wire width 2 $1
+  cell $dff $2
+    connect \\D \\chosen
+    connect \\Q $1
+  end
+  cell $memrd_v2 $3
+    parameter \\CLK_ENABLE 1
+    connect \\DATA \\read
+  end
+  cell $memrd_v2 $4
+    parameter \\CLK_ENABLE 0
+    connect \\DATA \\now
+  end
+  process $5
+    assign \\chosen [1:0] $1 [1:0]
+    switch \\held [0]
+      case 1'1
+        assign \\chosen [0] 1'1
+    end
+  end
+  process $6
+    assign \\held [0] $1 [1]
+    assign \\held [1] 1'0
+  end
+end
+module \\sink
+  wire width 6 input 0 \\a
+end
+module \\pair
+  wire width 6 input 0 \\both
+  cell \\sink \\left
+    connect \\a \\both
+  end
+  cell \\sink \\right
+    connect \\a \\both [5:0]
+  end
+end
+module \\top
+  wire width 6 \\net
+  cell \\source \\from
+    connect \\held \\net [1:0]
+    connect \\chosen \\net [3:2]
+    connect \\read \\net [4]
+    connect \\now \\net [5]
+  end
+  cell \\pair \\to
+    connect \\both \\net
+  end
+end
+"""
+
+
+def test_what_starts_at_a_register_is_counted_down_the_hierarchy():
+    """Two bits of a register or constant, two behind logic, one of a registered memory, one of a memory without."""
+    placement = Placement(Floorplan.load("halves"), {"from": 0, "to/left": 0, "to/right": 1})
+    design = Emitted("top", LAUNCHED, (), {})
+    assert crossings(design, placement) == [Crossing("to", "both", 6, 3, (0, 1)), Crossing("", "net", 6, 3, (0, 1))]
+
+
+def test_the_west_edge_of_a_row_lies_beside_its_first_element(cut):
+    found = crossing_nets(cut, CUT)
+    assert not any(item.net.startswith("uspe0__") for item in found)
