@@ -211,7 +211,7 @@ def loss_figure(records: list[dict[str, Any]]) -> Figure:
             below.set_xlabel("round")
             above.legend()
         panels[0][0].set_ylabel("mean training loss")
-        panels[1][0].set_ylabel("less fp32's, same seed")
+        panels[1][0].set_ylabel("minus fp32's, same seed")
         return fig
 
     caption = "Loss by round (an epoch of the digits, a tenth of the language model's steps), BDWP 2:8, a line a seed."

@@ -16,7 +16,7 @@ from nmsat.models.golden import narrow, product_window, to_bits
 from nmsat.models.training import WindowProducts
 from nmsat.models.window import Window
 from nmsat.reports.window_numerics import DOT_COLUMNS, LSBS, Watched, dot_rows, exact_products
-from nmsat.reports.window_study import NAMES, page, write_page
+from nmsat.reports.window_study import NAMES, RUNS, _training_table, page, write_page
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "reports/window"
@@ -123,7 +123,15 @@ def test_what_the_docs_say_of_the_records():
     assert max(row[4] for row in normal) <= 0.001
     assert max(row[4] for row in rows if row[3] == "fp32" and row[7] == 0) > 0.001
     assert all(record.get("flagged", 0) == 0 for record in records)
-    assert len({record["seed"] for record in records if record["task"] == "digits-mlp"}) == 5
+    text = (ROOT / "docs/window.md").read_text()
+    runs = {task: (seeds, lsbs) for task, seeds, lsbs, _ in RUNS}
+    assert len(records) == sum(len(seeds) * len(lsbs) for seeds, lsbs in runs.values())
+    for line in _training_table(records)[2:]:
+        assert line.split(" | ")[3] in text, line
+    assert f"{max(record.get('largest', 0) for record in records):,.0f}" in text
+    losses = {r["accumulator"]: np.array(r["losses"]) for r in records if r["task"] == "bytes-lm"}
+    for name, most in (("L = 33", 0.002), ("L = 8", 0.005)):
+        assert np.abs(losses[name] - losses["fp32"]).max() < most
 
 
 def test_the_docs_table_of_arrays(tmp_path):
