@@ -307,6 +307,13 @@ def test_a_program_s_file_finds_indices_that_a_product_may_have():
         assert task.wanted()[0][0].tobytes() != task.image.tobytes()
 
 
+def test_the_model_s_runs_repeat_from_the_second_on():
+    program, image = random_products(SMALL, 3, 7)
+    task = Task(program, SMALL, image, [{}] * 5)
+    model = MachineModel(SMALL, MEMORY_BASE, MEMORY_BASE + image_address(program))
+    assert task.wanted()[1] == [model.run(program) for _ in range(5)]
+
+
 def test_the_worked_example_is_what_the_model_says():
     page = (Path(__file__).parents[1] / "docs/program.md").read_text()
     program, in_turn = mlp(1).program, SMALL.replace(overlap_units=False)
