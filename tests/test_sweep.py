@@ -50,7 +50,7 @@ LARGE = """\
 format: nmsat-sweep/1
 workload: resnet9
 axes:
-  rows: {from: 1, to: 600, step: 1}
+  rows: {from: 1, to: 400, step: 1}
   cols: [8, 16, 32]
   clock_mhz: {from: 100, to: 150, count: 51}
   dram_mb_s: [1000, 2000, 4000]
@@ -79,7 +79,7 @@ def test_every_row_is_what_simulate_says(tmp_path):
     assert "sparsity.group: must be at most max_group = 8" in min(summary["refused"])
     assert 0 < summary["valid"] < summary["points"] - 56
     base = Accelerator.load("sat").replace(max_keep=4)
-    for row in found[::9]:
+    for row in found[::19]:
         design = base.replace(
             max_group=int(row["max_group"]),
             rows=int(row["rows"]),
@@ -281,7 +281,7 @@ def test_disk_full_keeps_what_is_done(tmp_path, monkeypatch, capsys):
     assert left in (set(), {"000000.csv", "000000.json"})
     monkeypatch.undo()
     assert main(["sweep", spec, "-o", str(out), "-q", "--resume"]) == 0
-    assert len(rows(out / "results.csv")) == SweepSpec.load(spec).points()
+    assert (out / "results.csv").read_bytes().count(b"\n") == 1 + SweepSpec.load(spec).points()
 
 
 def test_a_dead_worker_is_one_line(tmp_path):
@@ -363,7 +363,7 @@ def test_a_huge_grid_offers_sampling(tmp_path, capsys):
     )
     assert main(["sweep", str(write(tmp_path, text)), "-o", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "3,060,000,000,000" in error
+    assert "at most 100,000,000 points, not 2,040,000,000,000; draw some" in error
     assert "sample: {points: 1000000, seed: 1}" in error
 
 
