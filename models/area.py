@@ -17,7 +17,7 @@ RESOURCES = ("lut", "ff", "dsp", "uram")
 FITTED = ("lut", "ff")
 FIELDS = (
     "rows", "cols", "max_keep", "max_group", "multiplier_latency_cycles", "adder_latency_cycles", "wuve_lanes",
-    "sore_lanes", "w2e_bytes", "n2s_bytes", "output_bytes",
+    "sore_lanes", "w2e_bytes", "n2s_bytes", "output_bytes", "slr_hop_cycles",
 )  # fmt: skip
 URAM_BYTES = 4096 * 9  # 4096 words of 72 bits
 _FILE = Path(__file__).with_name("area.yaml")
@@ -33,7 +33,7 @@ class AreaModel(BaseModel, frozen=True):
     kind: str
     command: str
     samples: str = Field(description="command that made the samples")
-    revision: str = Field(description="commit whose RTL was synthesised")
+    revision: dict[str, str] = Field(description="by block, the commit whose RTL was synthesised")
     tool: dict[str, str]
     terms: dict[str, dict[str, dict[str, float]]]
     held_out: dict[str, dict[str, dict[str, float]]] = Field(description="relative errors of blocks not fitted")
@@ -53,9 +53,9 @@ def area_model() -> AreaModel:
 def area(columns: Mapping[str, Any], model: AreaModel | None = None) -> dict[str, Column]:
     """LUT, FF, DSP and UltraRAM of designs.
 
-    Array, SORE and its transpose buffer, WUVE and the epilogue are counted: the blocks that exist in RTL. The vector
-    lanes, DMA and controller are not. DSPs follow from the structure (a multiplier an element, WUVE's as synthesised);
-    UltraRAMs from the buffers' bytes, both banks.
+    Array, SORE and its transpose buffer, WUVE and the epilogue are counted: what grows most with the parameters.
+    Product unit, vector unit, DMA and controller are not. DSPs follow from the structure (a multiplier an element,
+    WUVE's as synthesised); UltraRAMs from the buffers' bytes, both banks.
 
     Parameters
     ----------
@@ -101,10 +101,14 @@ def features(given: Mapping[str, Column]) -> dict[str, tuple[Column, dict[str, A
         "weight_words": -(-weights // 32), "sum_words": -(-(sums + 1) // 32),
     }  # fmt: skip
     column = {"one": one, "keep": keep, "la": la, "lanes": lane_depth(keep, la)}
+    hop = given["slr_hop_cycles"] * (given["cols"] > 1)  # registers of a row between the array's halves
     active = (group > 1).astype(np.int64)  # without groups there is nothing to prune
     return {
         "element": (given["rows"] * given["cols"], element),
-        "row": (given["rows"], {"one": one, "group": group, "la": la, "lm": lm}),
+        "row": (
+            given["rows"],
+            {"one": one, "group": group, "la": la, "lm": lm, "hop": hop, "hop_group": hop * group},
+        ),
         "column": (given["cols"], column),
         "control": (one, {"one": one, "la": la, "lm": lm, "keep": keep}),
         "sore_lane": (
