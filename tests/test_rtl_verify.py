@@ -72,6 +72,7 @@ def test_all_patterns_and_both_dataflows_occur():
     assert {(flow, pattern) for flow in ("os", "ws") for pattern in asked} <= seen
 
 
+@pytest.mark.slow
 def test_the_array_under_verilator():
     """The Verilog that users run, by the simulator most of them run; the build is most of the time."""
     tiny = SMALL.replace(rows=2, cols=2, max_keep=2, max_group=4, adder_latency_cycles=4)

@@ -52,6 +52,9 @@ class CompiledMemory:
         From ``sample`` and ``run``: the master broke a rule.
     """
 
+    # Faults, ranges and the like of the other, set on this one, would have no effect: they are refused.
+    __slots__ = ("_held", "_library", "_memory", "_places", "_port", "image")
+
     def __init__(
         self, bench: CompiledBench, port: str, timing: MemoryTiming, image: bytearray, *, base: int = 0
     ) -> None:
