@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..rtl.cache import built, kept
-from ..rtl.emit import Emitted, module_texts
+from ..rtl.emit import Emitted, kinds_of, module_texts, with_kinds
 from ..rtl.yosys import run_yosys, yosys_version
 
 FAMILY = "xcup"
@@ -32,7 +32,6 @@ tee -q -o depth.txt ltp
 """
 _RUN_SIZE = 1_000_000  # characters of RTLIL in a run: what an estimate that is stopped loses, for every processor
 _MODULE = re.compile(r"^module \\\S+")
-_CELL = re.compile(r"^(\s+cell )\\(\S+) ", re.M)
 _PORT = re.compile(r"^  wire (?:width \d+ )?(?:input|output) .*$", re.M)
 _DEPTH = re.compile(r"^Longest topological path in (\S+) \(length=(\d+)\)", re.M)
 
@@ -101,10 +100,9 @@ def _apart(emitted: Emitted) -> dict[str, _Alone]:
     boxes = {name: _box(text) for name, text in texts.items()}
     found = {}
     for name in emitted.instances:
-        placed = {kind: boxes[kind] for _, kind in _CELL.findall(texts[name]) if kind in boxes}
+        placed = {kind: boxes[kind] for kind in kinds_of(texts[name]) if kind in boxes}
         text = _MODULE.sub(r"module \\alone", texts[name])
-        for kind, (box, _) in placed.items():
-            text = re.sub(rf"^(\s+cell )\\{kind} ", rf"\1\\{box} ", text, flags=re.M)
+        text = with_kinds(text, {kind: box for kind, (box, _) in placed.items()})
         found[name] = _Alone(text, frozenset(box for _, box in placed.values()))
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,11 +160,11 @@ class Emission:
         inner = [name for name in _MODULE.findall(text) if name != label]
         renamed = {name: self._fresh(_ESCAPED.sub("_", name)) for name in inner}
         text = _MODULE.sub(lambda found: f"module \\{renamed.get(found[1], found[1])}", text)
-        text = _CELL.sub(lambda found: f"{found[1]}\\{renamed.get(found[2], found[2])} ", text)
+        text = with_kinds(text, renamed)
         bodies = module_texts(text)
         ordered = _children_first(label, bodies)
         for name in ordered:
-            self._cells[name] = Counter(cell for _, cell in _CELL.findall(bodies[name]))
+            self._cells[name] = Counter(kinds_of(bodies[name]))
         self._texts.append(text)
         return tuple(
             Port(name, int(width or 1), direction == "input") for width, direction, name in _PORT.findall(bodies[label])
@@ -179,12 +179,22 @@ def module_texts(rtlil: str) -> dict[str, str]:
     return {name: text[: text.rindex("\nend\n") + 5] for name, text in texts.items()}  # the next one's follow
 
 
+def kinds_of(text: str) -> list[str]:
+    """The module of every cell that a module's text places, primitives of a card included."""
+    return [kind for _, kind in _CELL.findall(text)]
+
+
+def with_kinds(text: str, names: Mapping[str, str]) -> str:
+    """RTLIL text whose cells place other modules: names by those before."""
+    return _CELL.sub(lambda found: f"{found[1]}\\{names.get(found[2], found[2])} ", text)
+
+
 def _children_first(label: str, bodies: dict[str, str]) -> list[str]:
     ordered: list[str] = []
 
     def visit(name: str) -> None:
         if name not in ordered:
-            for _, cell in _CELL.findall(bodies[name]):
+            for cell in kinds_of(bodies[name]):
                 if cell in bodies:
                     visit(cell)
             ordered.append(name)
