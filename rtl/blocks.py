@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -99,13 +98,8 @@ def emitted_block(
 def _source_digest() -> str:
     """Of everything in this package that hardware is written from."""
     digest = hashlib.sha256()
-    for path in _sources():
-        digest.update(str(path.name).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _sources() -> Iterator[Path]:
     package = Path(__file__).parents[1]
     for folder in ("rtl", "models", "dataflow"):
-        for pattern in ("*.py", "*.yaml"):
-            yield from sorted((package / folder).rglob(pattern))
+        for path in sorted(path for pattern in ("*.py", "*.yaml") for path in (package / folder).rglob(pattern)):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

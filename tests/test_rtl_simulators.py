@@ -17,7 +17,7 @@ from nmsat.models.errors import NmsatError
 from nmsat.rtl.blocks import component_of, emitted_block
 from nmsat.rtl.cache import built
 from nmsat.rtl.emit import Emission, place
-from nmsat.rtl.simulators import SIMULATORS, run_bench, simulate
+from nmsat.rtl.simulators import SIMULATORS, run_bench, run_emitted, simulate
 
 
 class Stage(wiring.Component):
@@ -121,6 +121,10 @@ def test_unknown_simulator_and_waves_of_cxxrtl():
         NmsatError, match=r"^sim: must be one of amaranth, icarus, verilator, cxxrtl, verilated, not 'x'$"
     ):
         run_bench(None, "mixer", fails, {}, "x")
+    emitted = Emission().emit(Mixer(), "mixer")
+    for sim in ("amaranth", "x"):
+        with pytest.raises(NmsatError, match=f"^sim: must be one of icarus, .* for emitted text, not '{sim}'$"):
+            run_emitted(emitted, fails, {}, sim)
     mixer = Mixer()
     with pytest.raises(
         NmsatError, match=r"^waves: must be left out with cxxrtl, not 'w'; use amaranth, icarus or verilator$"

@@ -72,7 +72,9 @@ def run_bench(
 def run_emitted(
     emitted: Emitted, body: Body, arguments: dict[str, Any], sim: str = "cxxrtl", waves: str | None = None
 ) -> Any:
-    """:func:`run_bench` on what was emitted before; every simulator but ``amaranth``."""
+    """:func:`run_bench` on what was emitted before; every simulator but ``amaranth``, which runs descriptions."""
+    if sim not in SIMULATORS or sim == "amaranth":
+        raise NmsatError.rule("", "sim", f"one of {', '.join(SIMULATORS[1:])} for emitted text", sim)
     if sim in ("cxxrtl", "verilated"):
         if waves is not None:
             raise NmsatError.rule("", "waves", f"left out with {sim}", waves, "use amaranth, icarus or verilator")
