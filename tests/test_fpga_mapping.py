@@ -88,7 +88,6 @@ def test_a_module_is_mapped_once_for_all_designs_that_place_it(runs):
 
 
 def test_what_a_stopped_estimate_has_mapped_is_kept(runs, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     answer = mapping._map
 
     def stops(modules):
@@ -110,7 +109,7 @@ def test_yosys_maps_a_module_the_same_beside_any_others(monkeypatch, tmp_path):
     """Alone or not, with the step for memories or, where no module of a run has one, without."""
     design, large = epilogue(2), for_card(memory_bank(2048))
     monkeypatch.setenv("NMSAT_CACHE", str(tmp_path))
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(mapping, "_RUN_SIZE", 40_000)
     apart = map_modules(design)
     assert apart["narrow"].cells["LUT6"] > 0 < apart["narrow"].depth
     modules = mapping._apart(design)
@@ -170,12 +169,40 @@ def test_groups_are_of_similar_size_and_lose_nothing():
 
 
 def test_runs_are_short_and_those_without_memories_are_apart(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    plain = [mapping._Alone(f"{n} {'x' * 300_000}", frozenset()) for n in range(6)]
+    plain = [mapping._Alone(f"{n} {'x' * 70_000}", frozenset()) for n in range(6)]
     memories = [mapping._Alone(f"{n}\n  memory width 8 size 2 \\m\n", frozenset()) for n in range(2)]
-    runs = mapping._runs([*memories, *plain])
-    assert [len(run) for run in runs] == [3, 3, 2]
-    assert [{module.has_memory for module in run} for run in runs] == [{False}, {False}, {True}]
+    large = mapping._Alone("x" * 300_000, frozenset())
+    for processors in (1, 16):  # which must not matter
+        monkeypatch.setattr(os, "cpu_count", lambda count=processors: count)
+        runs = mapping._runs([*memories, *plain, large])
+        assert [len(run) for run in runs] == [1, 3, 3, 2]
+        assert [{module.has_memory for module in run} for run in runs] == [{False}, {False}, {False}, {True}]
+
+
+def test_modules_of_wires_alone_are_not_mapped(runs):
+    from amaranth.hdl import Module
+    from amaranth.lib import wiring
+    from amaranth.lib.wiring import In, Out
+
+    class Wires(wiring.Component):
+        def __init__(self):
+            super().__init__({"a": In(8), "b": Out(8)})
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.inside = inside = Inside()
+            m.d.comb += [inside.a.eq(self.a), self.b.eq(inside.b)]
+            return m
+
+    class Inside(Wires):
+        def elaborate(self, platform):
+            m = Module()
+            m.d.sync += self.b.eq(self.a + 1)
+            return m
+
+    found = map_modules(Emission().emit(Wires(), "wires"))
+    assert [len(run) for run in runs] == [1]
+    assert found["wires"] == mapping.Mapped({}, 0) != found["wires_inside"]
 
 
 @pytest.mark.parametrize(
