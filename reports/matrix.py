@@ -163,9 +163,9 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_fpga_estimate.py::test_blocks_and_regions_add_up",
     ),
     (
-        "array's column halves: all between them registered but clock enable and mode; every direct net listed",
+        "array's column halves: every way between them and to the product unit registered; every net without listed",
         "yes",
-        "test_fpga_mapping.py::test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register",
+        "test_fpga_mapping.py::test_the_product_unit_has_registers_on_every_way_between_regions",
     ),
     ("every net between regions registered", NOT_YET, ""),
     ("Vivado reports read back; pages claim only what one says", "yes", "test_fpga_reports.py::test_claims_are_seen"),

@@ -87,6 +87,10 @@ class ArrayParameters:
         """First column beyond the registers of ``hop``: the array's middle."""
         return self.cols // 2
 
+    def half_of(self, column: int) -> int:
+        """0 for a column before the cut, 1 for one behind."""
+        return int(column >= self.cut)
+
     @property
     def weight_layout(self) -> data.StructLayout:
         """A weight word inside the array."""

@@ -19,20 +19,10 @@ from .arithmetic.fp16_multiplier import OPERAND_BITS, normalise_operand
 from .array_parameters import ArrayParameters
 from .edge_ports import RowEdgeFrame, edge_inputs, edge_outputs, late
 from .emit import place
+from .regions import crossing
 from .uspe import Uspe, control_layout
 from .window_row import WindowRowEdge
 from .window_uspe import WindowUspe
-
-
-def crossing(m: Module, en: Value, value: Any, cycles: int, name: str) -> Value:
-    """``value`` so many enabled cycles later: the way from one super logic region to another."""
-    found = Value.cast(value)
-    for stage in range(cycles):
-        register = Signal(len(found), name=f"{name}{stage}")
-        with m.If(en):
-            m.d.sync += register.eq(found)
-        found = register
-    return found
 
 
 class RowEdge(RowEdgeFrame):
@@ -77,7 +67,7 @@ class RowEdge(RowEdgeFrame):
 class Row(wiring.Component):
     """A row edge and ``cols`` elements. Operands and control hop east inside, weights and sums go south through it.
 
-    In the middle operands and control pass ``hop`` registers more (``cross_group``, ``cross_control``).
+    In the middle operands and control pass ``hop`` registers more.
 
     Latency and reset are those of :class:`RowEdge` and :class:`.uspe.Uspe`.
 
@@ -88,7 +78,9 @@ class Row(wiring.Component):
     Ports
     -----
     en, ws, number, operation_i, operation_o, store_i, store_o, load, load_at, payload, need, take, arrive, lane0, first
-        Of the row's :class:`RowEdge`.
+        Of the row's :class:`RowEdge`; ``en`` and ``ws`` of the columns before the cut, too.
+    en_east, ws_east : in, 1
+        With ``hop``: enable and mode of the columns behind the cut.
     b_i, b_o : in and out
         A weight word of :func:`.uspe.weight_layout` a column, column 0 in the lowest bits.
     c_i, c_o : in and out, element_bits * cols
@@ -96,7 +88,9 @@ class Row(wiring.Component):
     """
 
     en: Signal
+    en_east: Signal
     ws: Signal
+    ws_east: Signal
     number: Signal
     operation_i: Any
     operation_o: Any
@@ -123,6 +117,7 @@ class Row(wiring.Component):
                 **{name: In(shape) for name, shape in edge_inputs(p).items()},
                 **{name: Out(shape) for name, shape in edge_outputs(p).items()},
                 "b_i": In(words), "b_o": Out(words), "c_i": In(sums), "c_o": Out(sums),
+                **({"en_east": In(1), "ws_east": In(1)} if p.hop else {}),
             }
         )  # fmt: skip
 
@@ -135,13 +130,15 @@ class Row(wiring.Component):
         m.d.comb += [_value(getattr(edge, name)).eq(_value(getattr(self, name))) for name in edge_inputs(p)]
         m.d.comb += [_value(getattr(self, name)).eq(_value(getattr(edge, name))) for name in edge_outputs(p)]
         group, control, below, sums = edge.group, edge.control, [], []
+        en, ws = self.en, self.ws
         for c in range(p.cols):
-            if c == p.cut:
-                group = crossing(m, self.en, group, p.hop, "cross_group")
-                control = crossing(m, self.en, control, p.hop, "cross_control")
+            if p.hop and c == p.cut:
+                en, ws = self.en_east, self.ws_east
+                group = crossing(m, (self.en, en), group, p.hop, "group")
+                control = crossing(m, (self.en, en), control, p.hop, "control")
             element: Any = place(m, platform, f"uspe{c}", element_type, **p.element())
             m.d.comb += [
-                element.en.eq(self.en), element.ws.eq(self.ws),
+                element.en.eq(en), element.ws.eq(ws),
                 element.a_i.eq(group), _value(element.control_i).eq(_value(control)),
                 _value(element.b_i).eq(self.b_i.word_select(c, word)),
                 element.c_i.eq(self.c_i.word_select(c, p.element_bits)),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
@@ -18,7 +19,8 @@ from .arithmetic.window_operand import window_operand
 from .array_parameters import ArrayParameters
 from .column_foot import ColumnFoot, FootSequencer, foot_layout
 from .emit import place
-from .row import Row, crossing
+from .regions import crossing
+from .row import Row
 from .sequencer import Sequencer, command_layout
 from .uspe import address_bits
 from .window_foot import WindowFoot, WindowFootSequencer, window_foot_layout
@@ -31,6 +33,14 @@ def lanes(width: int, count: int) -> wiring.Signature:
     Each lane keeps the rules of ``amaranth.lib.stream`` by itself.
     """
     return wiring.Signature({"payload": Out(width * count), "valid": Out(count), "ready": In(count)})
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """Clock enable and mode as the columns of a half see them."""
+
+    en: Value
+    ws: Value
 
 
 class ColumnHead(wiring.Component):
@@ -155,14 +165,19 @@ class Stce(wiring.Component):
             feet.en.eq(en), feet.keep.eq(sequencer.keep),
             feet.drained.eq(sequencer.drained), feet.last.eq(sequencer.drain_last),
         ]  # fmt: skip
-        heads = self._heads(m, platform, en, sequencer)
-        rows = self._rows(m, platform, en, sequencer, Cat(Value.cast(head.word) for head in heads))
+        halves = (Half(en, sequencer.ws),) * 2
+        heads = place_heads(m, platform, p, halves, sequencer.store.valid, self.north.payload)
+        words = Cat(Value.cast(head.word) for head in heads)
+        rows = place_rows(m, platform, p, halves, sequencer, self.west.payload, words)
         last = rows[-1]
         m.d.comb += [
             feet.arrive.eq(last.arrive & sequencer.ws), feet.lane0.eq(last.lane0),
             feet.first.eq(Mux(sequencer.ws, last.first, sequencer.drain_first)),
         ]  # fmt: skip
-        foot_need, foot_valid = self._feet(m, platform, en, feet, sequencer, last.c_o)
+        foot_need, foot_valid, outputs, left = place_feet(
+            m, platform, p, halves, feet.control, last.c_o, self.partial.payload
+        )
+        m.d.comb += [sequencer.retired.eq(left), self.south.payload.eq(outputs)]
 
         need = Cat(row.need for row in rows), Cat(head.need_i for head in heads), foot_need
         have = self.west.valid, self.north.valid, self.partial.valid
@@ -179,57 +194,65 @@ class Stce(wiring.Component):
         m.d.sync += sent.eq(Mux(en, 0, sent | (self.south.valid & self.south.ready)))
         return m
 
-    def _rows(self, m: Module, platform: Any, en: Signal, sequencer: Any, words: Value) -> list[Any]:
-        p = self.parameters
-        rows: list[Any] = []
-        for r in range(p.rows):
-            row: Any = place(m, platform, f"row{r}", Row, parameters=p)
-            above = rows[-1] if r else None
-            m.d.comb += [
-                row.en.eq(en), row.ws.eq(sequencer.ws), row.number.eq(r),
-                row.operation_i.eq(sequencer.operation if above is None else above.operation_o),
-                row.store_i.eq(sequencer.store if above is None else above.store_o),
-                row.load.eq(sequencer.load), row.load_at.eq(sequencer.load_at),
-                row.payload.eq(self.west.payload.word_select(r, 16 * p.max_group)),
-                row.b_i.eq(words if above is None else above.b_o), row.c_i.eq(0 if above is None else above.c_o),
-            ]  # fmt: skip
-            rows.append(row)
-        return rows
 
-    def _heads(self, m: Module, platform: Any, en: Signal, sequencer: Any) -> list[Any]:
-        p = self.parameters
-        heads: list[Any] = []
-        for c in range(p.cols):
-            head: Any = place(m, platform, f"head{c}", ColumnHead, parameters=p)
-            word = self.north.payload.word_select(c, 16 + address_bits(p.max_group))
-            need = heads[-1].need_o if c else sequencer.store.valid
-            if c == p.cut:
-                need = crossing(m, en, need, p.hop, "cross_need")
-            m.d.comb += [head.en.eq(en), head.need_i.eq(need), head.payload.eq(word)]
-            heads.append(head)
-        return heads
+def place_rows(
+    m: Module, platform: Any, p: ArrayParameters, halves: tuple[Half, Half], led: Any, west: Value, words: Value
+) -> list[Any]:
+    """Rows that do what ``led`` says: a sequencer's ``operation``, ``store``, ``load`` and ``load_at``."""
+    rows: list[Any] = []
+    for r in range(p.rows):
+        row: Any = place(m, platform, f"row{r}", Row, parameters=p)
+        above = rows[-1] if r else None
+        m.d.comb += [
+            row.en.eq(halves[0].en), row.ws.eq(halves[0].ws), row.number.eq(r),
+            row.operation_i.eq(led.operation if above is None else above.operation_o),
+            row.store_i.eq(led.store if above is None else above.store_o),
+            row.load.eq(led.load), row.load_at.eq(led.load_at),
+            row.payload.eq(west.word_select(r, 16 * p.max_group)),
+            row.b_i.eq(words if above is None else above.b_o), row.c_i.eq(0 if above is None else above.c_o),
+        ]  # fmt: skip
+        if p.hop:
+            m.d.comb += [row.en_east.eq(halves[1].en), row.ws_east.eq(halves[1].ws)]
+        rows.append(row)
+    return rows
 
-    def _feet(
-        self, m: Module, platform: Any, en: Signal, feet: Any, sequencer: Any, bottom: Value
-    ) -> tuple[Value, Value]:
-        p = self.parameters
-        control, needs, valids, outputs = feet.control, [], [], []
-        for c in range(p.cols):
-            if c == p.cut:
-                control = crossing(m, en, control, p.hop, "cross_foot")
-            foot: Any = place(m, platform, f"foot{c}", WindowFoot if p.window else ColumnFoot, parameters=p)
-            m.d.comb += [
-                foot.en.eq(en), foot.ws.eq(sequencer.ws), Value.cast(foot.control_i).eq(Value.cast(control)),
-                foot.word.eq(bottom.word_select(c, p.element_bits)),
-                foot.partial.eq(self.partial.payload.word_select(c, p.sum_bits)),
-            ]  # fmt: skip
-            if c == p.cols - 1:
-                layout = window_foot_layout() if p.window else foot_layout(p)
-                leaving = data.View(layout, Value.cast(control))
-                m.d.comb += sequencer.retired.eq(Mux(sequencer.ws, leaving.result, leaving.last))
-            control = foot.control_o
-            needs.append(foot.need)
-            valids.append(foot.valid)
-            outputs.append(foot.output)
-        m.d.comb += self.south.payload.eq(Cat(outputs))
-        return Cat(needs), Cat(valids)
+
+def place_heads(
+    m: Module, platform: Any, p: ArrayParameters, halves: tuple[Half, Half], first: Value, north: Value
+) -> list[Any]:
+    """Heads, of which the first one needs a word when ``first`` says so."""
+    heads: list[Any] = []
+    for c in range(p.cols):
+        head: Any = place(m, platform, f"head{c}", ColumnHead, parameters=p)
+        word = north.word_select(c, 16 + address_bits(p.max_group))
+        need = heads[-1].need_o if c else first
+        if c == p.cut:
+            need = crossing(m, (halves[0].en, halves[1].en), need, p.hop, "need")
+        half = halves[p.half_of(c)]
+        m.d.comb += [head.en.eq(half.en), head.need_i.eq(need), head.payload.eq(word)]
+        heads.append(head)
+    return heads
+
+
+def place_feet(
+    m: Module, platform: Any, p: ArrayParameters, halves: tuple[Half, Half], control: Value, bottom: Value,
+    partial: Value,
+) -> tuple[Value, Value, Value, Value]:  # fmt: skip
+    """Feet that do what ``control`` says: partial sums needed, results there, results, and that an output left."""
+    needs, valids, outputs, obeyed = [], [], [], control
+    for c in range(p.cols):
+        half = halves[p.half_of(c)]
+        if c == p.cut:
+            control = crossing(m, (halves[0].en, halves[1].en), control, p.hop, "foot")
+        foot: Any = place(m, platform, f"foot{c}", WindowFoot if p.window else ColumnFoot, parameters=p)
+        m.d.comb += [
+            foot.en.eq(half.en), foot.ws.eq(half.ws), Value.cast(foot.control_i).eq(Value.cast(control)),
+            foot.word.eq(bottom.word_select(c, p.element_bits)),
+            foot.partial.eq(partial.word_select(c, p.sum_bits)),
+        ]  # fmt: skip
+        obeyed, control = control, foot.control_o
+        needs.append(foot.need)
+        valids.append(foot.valid)
+        outputs.append(foot.output)
+    leaving = data.View(window_foot_layout() if p.window else foot_layout(p), Value.cast(obeyed))
+    return Cat(needs), Cat(valids), Cat(outputs), Mux(halves[1].ws, leaving.result, leaving.last)

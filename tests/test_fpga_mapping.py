@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from amaranth.hdl import Value
 
 from nmsat.fpga import mapping
 from nmsat.fpga.board import Board
@@ -20,6 +21,7 @@ from nmsat.fpga.mapping import map_modules
 from nmsat.models.accelerator import Accelerator
 from nmsat.rtl.emit import Emission, Emitted
 from nmsat.rtl.epilogue import Epilogue
+from nmsat.rtl.product.unit import ProductUnit
 from nmsat.rtl.testbench.small_top import small_top
 from nmsat.rtl.verilog import verilog_of
 
@@ -262,14 +264,44 @@ def test_nothing_crosses_in_one_region(plain):
     assert crossing_nets(plain, SMALL, "single") == []
 
 
-def test_between_the_halves_only_the_clock_enable_and_the_mode_have_no_register(cut):
-    """Everything else that reaches both halves of the array passes the registers of slr_hop_cycles."""
-    found = crossing_nets(cut, CUT)
-    assert {(item.module, item.net) for item in found if {0, 2} <= set(item.regions)} == {
-        *((f"stce/row{row}", net) for row in range(CUT.rows) for net in ("en", "ws")),
-        ("stce", "sequencer__en"), ("stce", "row0__ws"),
+@pytest.mark.parametrize("fields", [{}, {"accumulator": "window", "window_bits": 52}])
+def test_the_product_unit_has_registers_on_every_way_between_regions(fields):
+    """Operands, addresses, clock enable, results: nothing reaches a cell in the cycle in which it leaves another region."""
+    machine = CUT.replace(**fields)
+    design = Emission().emit(ProductUnit.from_accelerator(machine), "product")
+    cells = apply(Floorplan.load("halves"), hierarchy_of(design), machine, BOARD).cells
+    placed = {
+        "array/sequencer": 1, "array/times": 1, "array/feet": 0, "array/row1/edge": 0, "array/row1/uspe2": 2,
+        "lane_a1": 0, "first_a": 1, "lane_b1": 1, "lane_b2": 2, "last_b": 1, "column1": 0, "column2": 2, "writer": 1,
     }  # fmt: skip
-    assert {bits for item in found if {0, 2} <= set(item.regions) for bits in [item.bits]} == {1}
+    assert {cell: cells[cell] for cell in placed} == placed
+    assert crossing_nets(design, machine) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "regions"),
+    [
+        ("product.unit", "across", {(0, 1), (1, 2)}), ("product.apart", "across", {(0, 1), (1, 2), (0, 1, 2)}),
+        ("split_array", "across", {(0, 1), (1, 2), (0, 1, 2)}), ("stce", "crossing", {(0, 2)}),
+    ],
+)  # fmt: skip
+def test_a_way_without_registers_is_seen(monkeypatch, module, name, regions):
+    """Results; addresses and weights; clock enable, operands and what has left; from one half to the other."""
+
+    def direct(m, *arguments, **options):
+        return Value.cast(arguments[-3])
+
+    monkeypatch.setattr(f"nmsat.rtl.{module}.{name}", direct)
+    found = crossing_nets(Emission().emit(ProductUnit.from_accelerator(CUT), "product"), CUT)
+    assert {item.regions for item in found} == regions
+
+
+def test_the_array_alone_registers_what_passes_from_half_to_half(cut):
+    """Its sequencer and enable are formed where its streams are: it is the product unit that keeps them apart."""
+    found = crossing_nets(cut, CUT)
+    assert {(item.module, item.net, item.bits) for item in found if {0, 2} <= set(item.regions)} == {
+        ("stce", "sequencer__en", 1), ("stce", "row0__ws", 1),
+    }  # fmt: skip
 
 
 def test_a_cut_without_registers_is_seen(plain):
@@ -348,6 +380,55 @@ def test_what_starts_at_a_register_is_counted_down_the_hierarchy():
     placement = Placement(Floorplan.load("halves"), {"from": 0, "to/left": 0, "to/right": 1})
     design = Emitted("top", LAUNCHED, (), {})
     assert crossings(design, placement) == [Crossing("to", "both", 6, 3, (0, 1)), Crossing("", "net", 6, 3, (0, 1))]
+
+
+BEHIND = """\
+module \\cell
+  wire width 2 output 0 \\gives
+  wire width 2 input 1 \\takes
+end
+module \\top
+  wire width 2 \\a
+  wire width 2 \\b
+  wire width 2 \\held
+  wire width 2 \\both
+  wire width 2 \\chosen
+  cell \\cell \\from
+    connect \\gives \\a
+    connect \\takes \\b
+  end
+  cell \\cell \\to
+    connect \\gives \\b
+    connect \\takes \\INTO
+  end
+  cell $dff $1
+    connect \\D \\a
+    connect \\Q \\held
+  end
+  cell $and $2
+    connect \\A { \\b [1] \\a [0] }
+    connect \\B \\held
+    connect \\Y \\both
+  end
+  process $3
+    assign \\chosen \\b
+    switch \\held [0]
+      case 1'1
+        assign \\chosen [1] \\a [1]
+    end
+  end
+end
+"""
+
+
+@pytest.mark.parametrize(("into", "bits"), [("held", 0), ("both", 1), ("chosen", 1), ("b", 0), ("a", 2)])
+def test_logic_around_the_cells_is_no_register(into, bits):
+    """Bit 0 of the AND and bit 1 of the choice come from a cell elsewhere at once; a register ends a way."""
+    design = Emitted("top", BEHIND.replace("INTO", into), (), {})
+    found = crossings(design, Placement(Floorplan.load("halves"), {"from": 1, "to": 0}))
+    back = Crossing("", "b", 2, 0, (0, 1))  # what the other cell gives
+    assert set(found) == {back} | ({Crossing("", into, bits, 0, (0, 1))} if bits else set())
+    assert len(found) == len(set(found))
 
 
 def test_the_west_edge_of_a_row_lies_beside_its_first_element(cut):

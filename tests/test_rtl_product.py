@@ -15,17 +15,23 @@ from nmsat.rtl.simulators.bench import finish
 from nmsat.rtl.simulators.cxxrtl import CxxrtlBench
 from nmsat.rtl.testbench.ports import run_unit
 from nmsat.rtl.testbench.products import random_products
-from nmsat.rtl.testbench.unit_ports import UnitMemory, run_descriptors
+from nmsat.rtl.testbench.unit_ports import RandomMemory, UnitMemory, run_descriptors
 from nmsat.simulator import execute
 from nmsat.simulator.machine.memory import DmaModel
 from nmsat.simulator.machine.product import ProductModel
 from nmsat.simulator.machine.product_plan import ProductSizes
 
-# The window's elements hold four products, then sums spill; its column halves lie two registers apart.
+# The window's elements hold four products, then sums spill; its column halves lie two registers apart. So do those of
+# ``halves``; columns cannot be cut evenly.
 MACHINES = {
     "fp32": Accelerator.load("sat_4x4"),
+    "halves": Accelerator.load("sat_4x4").replace(rows=2, cols=3, max_keep=2, max_group=4, slr_hop_cycles=2),
+    "halves, one apart": Accelerator.load("sat_4x4").replace(rows=3, max_keep=3, max_group=4, slr_hop_cycles=1),
     "window": Accelerator.load("sat_4x4").replace(
         accumulator="window", window_bits=52, rows=3, cols=2, max_keep=4, max_group=8, slr_hop_cycles=2
+    ),
+    "window, one apart": Accelerator.load("sat_4x4").replace(
+        accumulator="window", window_bits=52, rows=2, cols=3, max_keep=4, max_group=8, slr_hop_cycles=1
     ),
 }
 READS, WRITES = ("a", "b", "indices", "masks"), ("c", "bits")
@@ -67,9 +73,18 @@ def test_random_products_equal_the_executor(benches, seed):
     assert np.array_equal(after, wanted)
 
 
-def modelled(machine, program):
-    """Cycles of each product: the unit's model on the DMA's."""
-    dma = DmaModel.of(machine, READS, WRITES)
+def dma_of(machine):
+    return DmaModel.of(machine, READS, WRITES)
+
+
+def pausing_memory(machine):
+    """Ports that pause in two of five cycles: operands run dry inside a tile, results wait."""
+    return RandomMemory(READS, WRITES, machine.axi_data_bits // 8, latency=25, stall=0.4, seed=11)
+
+
+def modelled(machine, program, memory=dma_of):
+    """Cycles of each product: the unit's model on the memory's."""
+    dma = memory(machine)
     ports = [dma.readers[name] for name in READS] + [dma.writers[name] for name in WRITES]
     unit, found = ProductModel(ProductSizes.of(machine), *ports), []
     for item in program.descriptors:
@@ -85,18 +100,43 @@ def modelled(machine, program):
 
 
 @pytest.mark.parametrize(
-    ("name", "seed"), [("fp32", 3), *(pytest.param("window", seed, marks=pytest.mark.slow) for seed in (4, 6))]
-)
-def test_random_products_equal_executor_and_model(benches, name, seed):
+    ("name", "seed", "memory"),
+    [
+        ("fp32", 3, dma_of), ("halves", 5, dma_of), ("halves", 8, pausing_memory),
+        *(
+            pytest.param(name, seed, memory, marks=pytest.mark.slow)
+            for name, seed in (("window", 4), ("window", 6), ("halves, one apart", 1), ("window, one apart", 7))
+            for memory in (dma_of, pausing_memory)
+        ),
+    ],
+)  # fmt: skip
+def test_random_products_equal_executor_and_model(benches, name, seed, memory):
     machine = MACHINES[name]
     program, image = random_products(machine, 12, seed)
     after = bytearray(image.tobytes())
-    memory = UnitMemory(benches(name), DmaModel.of(machine, READS, WRITES), after)
+    ports = UnitMemory(benches(name), memory(machine), after)
     words = [int.from_bytes(encoded(item), "little") for item in program.descriptors]
-    found = finish(run_descriptors(benches(name), words, memory))
+    found = finish(run_descriptors(benches(name), words, ports))
     assert [status for status, _ in found] == [Code.OK] * 12
     assert np.array_equal(np.frombuffer(after, np.uint8), execute(program, image))
-    assert [cycles for _, cycles in found] == modelled(machine, program)
+    assert [cycles for _, cycles in found] == modelled(machine, program, memory)
+
+
+@pytest.mark.parametrize("hop", [1, 2, 5])
+@pytest.mark.parametrize("name", ["fp32", "window"])
+@pytest.mark.parametrize("mode", [fmt.Mode.OS, fmt.Mode.WS])
+def test_what_a_tile_costs_with_halves_in_other_regions(name, mode, hop):
+    """East across the cut; there and back, to say that the bank is full; there and back, and a queue, to read it."""
+    machine = MACHINES[name]
+    ws = {"mode": fmt.Mode.WS, "k_tile": machine.rows, "m_chunk": machine.rows, "interleave": 1}
+    item = changed(simple(name), m=machine.rows, n=machine.cols, **(ws if mode is fmt.Mode.WS else {}))
+    program = Program((item,), ("layer",), (), {})
+
+    def ideal(machine):
+        return RandomMemory(READS, WRITES, machine.axi_data_bits // 8)
+
+    whole, cut = (modelled(machine.replace(slr_hop_cycles=cycles), program, ideal) for cycles in (0, hop))
+    assert cut[0] - whole[0] == hop + 2 * hop + 2 * hop + 1
 
 
 def test_the_window_s_products_spill_in_both_dataflows():

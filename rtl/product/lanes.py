@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -96,43 +96,107 @@ class Lane(wiring.Component):
             store.addr.eq(self.address), store.data.eq(data.View(shape, word)),
             store.en.eq(Mux(self.write, self.places, 0)),
         ]  # fmt: skip
-        begin, offset = Signal(POSITION_BITS), Signal(POSITION_BITS)  # of the block; within it
-        time, block = Signal(DIMENSION_BITS), Signal(DIMENSION_BITS)
-        number, turn = Signal(6), Signal(6)
-        position, following = Signal(POSITION_BITS), Signal(POSITION_BITS)
-        steps, last_time = Signal(POSITION_BITS), Signal()
-        m.d.comb += [
-            position.eq(begin + offset), following.eq(position),
-            steps.eq(Mux(block + 1 == self.blocks, self.steps_last, self.steps)), last_time.eq(time + 1 == self.times),
-            self.released.eq(Mux(last_time, position, begin)),
-        ]  # fmt: skip
-        with m.If(self.valid & self.ready):
-            m.d.sync += number.eq(number + 1)
-            with m.If(number + 1 == self.words):
-                m.d.sync += [number.eq(0), turn.eq(turn + 1)]
-                with m.If(turn + 1 == self.again):
-                    m.d.sync += [turn.eq(0), offset.eq(offset + 1)]
-                    m.d.comb += following.eq(position + 1)
-                    with m.If(offset + 1 == steps):
-                        m.d.sync += [offset.eq(0), time.eq(time + 1)]
-                        m.d.comb += following.eq(begin)
-                        with m.If(last_time):
-                            m.d.sync += [time.eq(0), begin.eq(begin + steps)]
-                            m.d.sync += block.eq(Mux(block + 1 == self.blocks, 0, block + 1))
-                            m.d.comb += following.eq(position + 1)
-        late = Signal(POSITION_BITS)
+        at = _walk(m, self)
         log = self.per_word.bit_length() - 1
-        m.d.sync += late.eq(self.committed)
-        m.d.comb += [
-            self.valid.eq(position != late), fetch.addr.eq((following << self.shift) >> log), fetch.en.eq(1),
-        ]  # fmt: skip
+        late = _offer(m, self, at)
+        m.d.comb += [fetch.addr.eq((at.following << self.shift) >> log), fetch.en.eq(1)]
         where = Signal(range(max(2, self.per_word)))
-        m.d.comb += where.eq(((position << self.shift) & (self.per_word - 1)) + (0 if self.grouped else number))
+        m.d.comb += where.eq(((at.position << self.shift) & (self.per_word - 1)) + (0 if self.grouped else at.number))
         whole = fetch.data.as_value()
         if self.grouped:
             m.d.comb += self.payload.eq(whole >> (where * self.element))
         else:
             m.d.comb += self.payload.eq(whole.word_select(where, self.element))
-        with m.If(self.clear):
-            m.d.sync += [signal.eq(0) for signal in (begin, offset, time, block, number, turn, late)]
+        _clear(m, self, at, late)
         return m
+
+
+class Pointer(wiring.Component):
+    """A lane without its memory: when its words are there and which steps it has done with.
+
+    It stands beside the unit for a lane that lies in another super logic region with ``slr_hop_cycles``.
+
+    Ports
+    -----
+    clear, committed, steps, steps_last, blocks, times, words, again, valid, ready, released
+        Of :class:`Lane`.
+    """
+
+    clear: Signal
+    committed: Signal
+    steps: Signal
+    steps_last: Signal
+    blocks: Signal
+    times: Signal
+    words: Signal
+    again: Signal
+    valid: Signal
+    ready: Signal
+    released: Signal
+
+    def __init__(self) -> None:
+        dim = DIMENSION_BITS
+        super().__init__(
+            {
+                "clear": In(1), "committed": In(POSITION_BITS), "steps": In(POSITION_BITS),
+                "steps_last": In(POSITION_BITS), "blocks": In(dim), "times": In(dim), "words": In(6), "again": In(6),
+                "valid": Out(1), "ready": In(1), "released": Out(POSITION_BITS),
+            }
+        )  # fmt: skip
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        at = _walk(m, self)
+        _clear(m, self, at, _offer(m, self, at))
+        return m
+
+
+class _Walk(NamedTuple):
+    """Where a lane is: its registers, and from them the step it is at and the one it is at next."""
+
+    registers: tuple[Signal, ...]
+    number: Signal
+    position: Signal
+    following: Signal
+
+
+def _walk(m: Module, lane: Any) -> _Walk:
+    """A lane's way through its steps, a word whenever one is taken; what it has released."""
+    begin, offset = Signal(POSITION_BITS), Signal(POSITION_BITS)  # of the block; within it
+    time, block = Signal(DIMENSION_BITS), Signal(DIMENSION_BITS)
+    number, turn = Signal(6), Signal(6)
+    position, following = Signal(POSITION_BITS), Signal(POSITION_BITS)
+    steps, last_time = Signal(POSITION_BITS), Signal()
+    m.d.comb += [
+        position.eq(begin + offset), following.eq(position),
+        steps.eq(Mux(block + 1 == lane.blocks, lane.steps_last, lane.steps)), last_time.eq(time + 1 == lane.times),
+        lane.released.eq(Mux(last_time, position, begin)),
+    ]  # fmt: skip
+    with m.If(lane.valid & lane.ready):
+        m.d.sync += number.eq(number + 1)
+        with m.If(number + 1 == lane.words):
+            m.d.sync += [number.eq(0), turn.eq(turn + 1)]
+            with m.If(turn + 1 == lane.again):
+                m.d.sync += [turn.eq(0), offset.eq(offset + 1)]
+                m.d.comb += following.eq(position + 1)
+                with m.If(offset + 1 == steps):
+                    m.d.sync += [offset.eq(0), time.eq(time + 1)]
+                    m.d.comb += following.eq(begin)
+                    with m.If(last_time):
+                        m.d.sync += [time.eq(0), begin.eq(begin + steps)]
+                        m.d.sync += block.eq(Mux(block + 1 == lane.blocks, 0, block + 1))
+                        m.d.comb += following.eq(position + 1)
+    return _Walk((begin, offset, time, block, number, turn), number, position, following)
+
+
+def _offer(m: Module, lane: Any, at: _Walk) -> Signal:
+    """A word is valid the cycle after its step was committed; returns the steps that were."""
+    late = Signal(POSITION_BITS)
+    m.d.sync += late.eq(lane.committed)
+    m.d.comb += lane.valid.eq(at.position != late)
+    return late
+
+
+def _clear(m: Module, lane: Any, at: _Walk, late: Signal) -> None:
+    with m.If(lane.clear):
+        m.d.sync += [signal.eq(0) for signal in (*at.registers, late)]

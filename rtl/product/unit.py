@@ -17,9 +17,12 @@ from ...models.accelerator import Accelerator
 from ..descriptor import DESCRIPTOR_BITS
 from ..emit import place
 from ..memory_port import ReadClient, WriteClient
+from ..regions import across
 from ..registers import Code
+from ..split_array import SplitArray
 from ..stce import Stce
 from ..uspe import address_bits
+from .apart import Lanes, in_halves, lanes_apart
 from .lanes import Lane
 from .loader import Loader
 from .plan import Planner
@@ -124,46 +127,57 @@ class ProductUnit(wiring.Component):
     def _datapath(self, m: Module, platform: Any, plan: Any, descriptor: Signal, begin: Signal, code: Signal) -> Signal:
         """Everything between the ports; true when the product has ended."""
         s = self.sizes
-        m.submodules.array = array = Stce(parameters=s.array)
+        m.submodules.array = array = (SplitArray if s.array.hop else Stce)(parameters=s.array)
         m.submodules.tiles = tiles = Tiles(sizes=s)
         for part in (tiles,):
             m.d.comb += [part.start.eq(begin), part.descriptor.eq(descriptor), part.plan.eq(plan)]
         _connect(m, tiles.command, array.command)
         faults = []
-        payload, valid, ready = self._operand(m, platform, "a", plan, descriptor, begin, faults)
-        m.d.comb += [array.west.payload.eq(payload), array.west.valid.eq(valid), ready.eq(array.west.ready)]
-        payload, valid, ready = self._operand(m, platform, "b", plan, descriptor, begin, faults)
-        m.d.comb += [array.north.payload.eq(payload), array.north.valid.eq(valid), ready.eq(array.north.ready)]
+        split = s.array.hop > 0
+        west = self._operand(m, platform, "a", plan, descriptor, begin, faults)
+        if not split:
+            _join(m, array, "west", west)
+        north = self._operand(m, platform, "b", plan, descriptor, begin, faults)
+        if split:
+            _join_split(m, array, west, north)
+            results = array.south, array.south_valid, array.partial_taken, array.partial
+            fed = array.there.all()
+        else:
+            _join(m, array, "north", north)
+            results = array.south.payload, array.south.valid, array.partial.ready, array.partial.payload
+            fed = array.west.valid[0] & array.north.valid[0]
 
         # Results.
         m.submodules.runs = runs = Runs(sizes=s)
         m.submodules.writer = writer = Writer(sizes=s)
         for part in (runs, writer):
             m.d.comb += [part.start.eq(begin), part.descriptor.eq(descriptor), part.plan.eq(plan)]
-        stored, full = [], []
-        m.d.comb += [
-            array.south.ready.eq((1 << s.array.cols) - 1), array.partial.valid.eq((1 << s.array.cols) - 1),
-        ]  # fmt: skip
-        partial = []
+        if not split:
+            every = (1 << s.array.cols) - 1
+            m.d.comb += [array.south.ready.eq(every), array.partial.valid.eq(every)]
+        partial, stored, full = [], [], []
         kind = {"bank_rows": s.bank_rows, "array_rows": s.array.rows}
         kind |= {"sum_bits": s.array.sum_bits, "os_partials": s.array.window is not None}
+        told = {
+            "clear": begin, "ws": plan.ws, "rows": plan.rows, "rows_last": plan.rows_last, "m_blocks": plan.m_blocks,
+            "n_tiles": plan.n_tiles, "k_tiles": plan.k_tiles,
+        }  # fmt: skip
+        plans = in_halves(m, told, s.array.hop, "column")
+        reads = in_halves(m, {"read": writer.read, "read_enable": writer.read_enable}, s.array.hop, "column")
+        south, left, taken, back = results
         for c in range(s.array.cols):
-            column = place(m, platform, f"column{c}", OutputColumn, **kind)
-            m.d.comb += [
-                column.clear.eq(begin), column.ws.eq(plan.ws), column.rows.eq(plan.rows),
-                column.rows_last.eq(plan.rows_last), column.m_blocks.eq(plan.m_blocks),
-                column.n_tiles.eq(plan.n_tiles), column.k_tiles.eq(plan.k_tiles),
-                column.south.eq(array.south.payload.word_select(c, s.array.sum_bits)),
-                column.south_valid.eq(array.south.valid[c]),
-                column.partial_taken.eq(array.partial.ready[c]),
-                column.read.eq(writer.read), column.read_enable.eq(writer.read_enable),
-            ]  # fmt: skip
+            column, half = place(m, platform, f"column{c}", OutputColumn, **kind), s.array.half_of(c)
+            given = {
+                **plans[half], "south": south.word_select(c, s.array.sum_bits), "south_valid": left[c],
+                "partial_taken": taken[c], **reads[half],
+            }  # fmt: skip
+            m.d.comb += [getattr(column, name).eq(value) for name, value in given.items()]
             partial.append(column.partial)
-            stored.append(column.stored)
+            stored.append(across(m, column.stored, s.array.hop, f"stored{c}_", payload=True))
             full.append(column.full)
         m.d.comb += [
-            array.partial.payload.eq(Cat(partial)), writer.stored.eq(Cat(stored)), runs.full.eq(full[-1]),
-            tiles.stored.eq(writer.emptied),
+            back.eq(Cat(partial)), writer.stored.eq(Cat(stored)),
+            runs.full.eq(across(m, full[-1], s.array.hop, "full")), tiles.stored.eq(writer.emptied),
         ]  # fmt: skip
         runs_wait = _queue(m, "runs_queue", runs.run, writer.run, RECORDS)
         _connect(m, runs.request, self.c.request)
@@ -189,14 +203,14 @@ class ProductUnit(wiring.Component):
         m.d.comb += [
             ended.eq(~fresh & runs.idle & writer.idle & ~runs_wait & (open_writes == 0) & array.idle),
             self.computes.eq(~array.idle), self.store_waits.eq(tiles.waits),
-            self.load_waits.eq(~array.idle & ~(array.west.valid[0] & array.north.valid[0])),
+            self.load_waits.eq(~array.idle & ~fed),
         ]  # fmt: skip
         return ended
 
     def _operand(
         self, m: Module, platform: Any, side: Any, plan: Any, descriptor: Signal, begin: Signal, faults: list[Any]
-    ) -> tuple[Value, Value, Signal]:
-        """Loader, scatter and lanes of one side: (payload, valid, ready) of the array's port."""
+    ) -> Lanes:
+        """Loader, scatter and lanes of one side."""
         s, a_side = self.sizes, side == "a"
         loader, scatter = Loader(side=side, sizes=s), Scatter(side=side, sizes=s)
         m.submodules[f"loader_{side}"] = loader
@@ -227,6 +241,10 @@ class ProductUnit(wiring.Component):
         else:
             element = 16 + address_bits(s.array.max_group)
             kind = {"depth": s.north_words, "per_word": s.keep_places, "element": element, "grouped": False}
+        if s.array.hop:
+            apart = lanes_apart(m, platform, s, side, kind, scatter, begin, committed, plan)
+            m.d.comb += loader.released.eq(apart.last.released)
+            return apart
         lanes = s.array.rows if a_side else s.array.cols
         payloads, valids, ready = [], [], Signal(lanes, name=f"ready_{side}")
         lane: Any = None
@@ -253,7 +271,25 @@ class ProductUnit(wiring.Component):
             payloads.append(lane.payload[: 16 * s.array.max_group] if a_side else lane.payload)
             valids.append(lane.valid)
         m.d.comb += loader.released.eq(lane.released)
-        return Cat(payloads), Cat(valids), ready
+        return Lanes(Cat(payloads), ready, Cat(valids))
+
+
+def _join(m: Module, array: Any, side: str, lanes: Lanes) -> None:
+    """Lanes at a port of an array in one region."""
+    port = getattr(array, side)
+    m.d.comb += [port.payload.eq(lanes.payload), port.valid.eq(lanes.valid), lanes.ready.eq(port.ready)]
+
+
+def _join_split(m: Module, array: Any, west: Lanes, north: Lanes) -> None:
+    """Lanes at an array whose halves lie in other regions: for the array's sequencer pointers stand for them."""
+    m.d.comb += [
+        array.west.eq(west.payload), west.ready.eq(array.west_taken),
+        array.north.eq(north.payload), north.ready.eq(array.north_taken),
+    ]  # fmt: skip
+    m.d.comb += [
+        array.there.eq(Cat(west.valid, north.valid)), west.first.ready.eq(array.first[0]),
+        west.last.ready.eq(array.last[0]), north.last.ready.eq(array.last[1]),
+    ]  # fmt: skip
 
 
 def _connect(m: Module, source: Any, target: Any) -> None:

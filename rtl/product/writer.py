@@ -17,6 +17,7 @@ from ...dataflow import program as fmt
 from ..descriptor import DESCRIPTOR_BITS
 from ..epilogue import Epilogue
 from ..memory_port import REQUEST, read_word
+from ..regions import across
 from ..uspe import address_bits
 from ..window_drain import Drain
 from .plan import PRODUCT, plan_layout
@@ -25,6 +26,13 @@ from .sizes import Sizes
 from .store import run_layout
 
 _IN_FLIGHT = 8  # beats in the epilogue, which holds five, and in a window's drain, which holds six
+
+
+def in_flight(hop: int) -> int:
+    """Beats on their way from banks that lie ``hop`` registers away: read a cycle after they are asked for, then a
+    queue; a beat a cycle.
+    """
+    return 2 * hop + 2
 
 
 class Writer(wiring.Component):
@@ -95,10 +103,12 @@ class Writer(wiring.Component):
             {"count": cols.bit_length(), "first": 1, "last": 1, "row": len(run.row), "bit": 3, "mask": 64}
         )
         m.submodules.flow = queue = SyncFIFO(width=flow.size, depth=_IN_FLIGHT)
+        hop = s.array.hop
         held, beat = Signal(), Signal(flow)
         lane, mask_now = Signal.like(run.lane), Signal(cols)
         accepts, room = Signal(), Signal()
-        m.d.comb += room.eq(~held | accepts)
+        open_beats = Signal(range(in_flight(hop) + 1))  # with column halves: read from the banks, not yet accepted
+        m.d.comb += room.eq(open_beats != in_flight(hop) if hop else ~held | accepts)
         bit_now = Mux(at == 0, run.bit, bit)
         last = Mux(by_column, at + 1 == run.length, 1)
         step = Signal()
@@ -119,14 +129,20 @@ class Writer(wiring.Component):
                 beat.count.eq(Mux(by_column, 1, run.length)), beat.first.eq(at == 0), beat.last.eq(last),
                 beat.row.eq(run.row), beat.bit.eq(run.bit), beat.mask.eq(run.mask),
             ]  # fmt: skip
-        m.d.sync += held.eq(step | (held & ~accepts))
+        m.d.sync += held.eq(step if hop else step | (held & ~accepts))
         with m.If(self.start):
             m.d.sync += [at.eq(0), bank.eq(0)]
 
+        if hop:
+            held, lane, beat, mask_now = self._later(m, held, lane, beat, mask_now)
         one = Signal(s.array.sum_bits)
         m.d.comb += one.eq(self.stored.word_select(lane, s.array.sum_bits))
         x = Mux(by_column, one, self.stored)
         waits = held
+        if hop:
+            held, beat, mask_now, x = self._arrived(m, held, beat, mask_now, x, accepts)
+            m.d.sync += open_beats.eq(open_beats + step - (held & accepts))
+            waits = open_beats != 0
         if s.array.window:
             held, beat, mask_now, x, accepts = self._drain(m, held, beat, mask_now, x, accepts, wide)
             waits = waits | self._drains
@@ -151,6 +167,26 @@ class Writer(wiring.Component):
         m.d.comb += taken.eq(there & words_taken & mask_taken)
         m.d.comb += self.idle.eq(~self.run.valid & ~waits & ~queue.r_rdy & ~self._masks_wait)
         return m
+
+    def _later(self, m: Module, held: Value, lane: Value, beat: Any, mask: Value) -> tuple[Value, Value, Any, Value]:
+        """What belongs to a word of the banks, as much later as their address and the word pass registers."""
+        cycles = 2 * self.sizes.array.hop
+        of_word = across(m, Cat(lane, mask, beat.as_value()), cycles, "beat", payload=True)
+        first, second = len(lane), len(lane) + len(mask)
+        beat = data.View(beat.shape(), of_word[second:])
+        return across(m, held, cycles, "held"), of_word[:first], beat, of_word[first:second]
+
+    def _arrived(
+        self, m: Module, held: Value, beat: Any, mask: Value, x: Value, accepts: Value
+    ) -> tuple[Value, Any, Value, Value]:
+        """Beats that have come from the banks and wait to be accepted; there is room for all that were asked for."""
+        layout = data.StructLayout({"beat": beat.shape(), "mask": len(mask), "x": len(x)})
+        m.submodules.arrived = queue = SyncFIFO(width=layout.size, depth=in_flight(self.sizes.array.hop))
+        front = data.View(layout, queue.r_data)
+        m.d.comb += [
+            queue.w_data.eq(Cat(beat.as_value(), mask, x)), queue.w_en.eq(held), queue.r_en.eq(accepts),
+        ]  # fmt: skip
+        return queue.r_rdy, front.beat, front.mask, front.x
 
     def _drain(
         self, m: Module, held: Value, beat: Any, mask: Value, x: Value, accepts: Value, wide: Value

@@ -22,7 +22,9 @@ class ArrayModel:
 
     In a cycle: look at ``needs_west``, ``needs_north``; :meth:`step` with whether the array is enabled (everything
     that is needed is there) and the command that is offered. Time, in which
-    results leave, is counted in enabled cycles. ``span`` are the cycles from the first column to the last.
+    results leave, is counted in enabled cycles. ``span`` are the cycles from the first column to the last. ``back`` are
+    the cycles, enabled or not, after which the sequencer hears of a word that left: there and back to halves of the
+    array in other regions.
 
     Attributes
     ----------
@@ -36,11 +38,13 @@ class ArrayModel:
         Times at which the last column gives the last word of a tile, in order.
     """
 
-    def __init__(self, rows: int, span: int, multiplier_latency: int, adder_latency: int) -> None:
+    def __init__(self, rows: int, span: int, multiplier_latency: int, adder_latency: int, back: int = 0) -> None:
         self.rows, self.span, self.La, self.Lm = rows, span, adder_latency, multiplier_latency
         self.time = 0
         self.results: deque[int] = deque()
-        self._retires: deque[int] = deque()  # times at which the sequencer hears of a word that left
+        self._retires: deque[int] = deque()  # times at which words leave that the sequencer counts
+        self._news = deque([False] * back)  # whether one left, on the way to the sequencer
+        self._heard = 0  # words that the sequencer has heard of and not yet counted
         self.running = self.final = self.ws = False
         self.keep = self.interleave = 1
         self.outstanding = 0
@@ -73,12 +77,16 @@ class ArrayModel:
 
     def step(self, enabled: bool, command: Tile | None) -> bool:
         """End a cycle; whether the command was taken."""
+        leaves = enabled and bool(self._retires) and self._retires[0] == self.time
+        if leaves:
+            self._retires.popleft()
+        self._news.append(leaves)
+        self._heard += self._news.popleft()
         if not enabled:
             return False
         quiet = self.idle
-        retiring = bool(self._retires) and self._retires[0] == self.time
-        if retiring:
-            self._retires.popleft()
+        retiring = self._heard > 0
+        self._heard -= retiring
         ws_before = self.ws
         taken_os, over_os, finished = self._os(quiet, command)
         taken_ws, over_ws, opened_ws = self._weights(quiet, command)

@@ -238,6 +238,9 @@ class _Store:
         # writer
         self.at = self.bit = 0
         self.held: tuple[Row, int, bool] | None = None  # run, count, last
+        self.hop = plan.sizes.hop
+        self.arrived: deque[tuple[int, tuple[Row, int, bool]]] = deque()  # beats of banks in other regions, and when
+        self.time = 0
         self.drains = plan.sizes.window
         self.drain, self.drained = Pipe(_DRAIN_STAGES), Queue(_IN_FLIGHT)
         self.epilogue, self.flow = Pipe(_EPILOGUE_STAGES), Queue(_IN_FLIGHT)
@@ -252,7 +255,7 @@ class _Store:
     def idle(self) -> bool:
         """Nothing is left to be written or heard of."""
         return (
-            self.next is None and self.stages.empty and not self.runs.items and self.held is None
+            self.next is None and self.stages.empty and not self.runs.items and self.held is None and not self.arrived
             and not self.drained.items and not self.flow.items and not self.mask_writes.items
             and self.open_writes == 0
         )  # fmt: skip
@@ -303,6 +306,10 @@ class _Store:
 
     def _writer(self) -> bool:
         plan, wide = self.plan, self.plan.wide
+        self.time += 1
+        room = len(self.arrived) < 2 * self.hop + 2
+        if self.hop:
+            self.held = self.arrived[0][1] if self.arrived and self.arrived[0][0] <= self.time else None
         # the packer and the mask at the end
         front = self.held
         if self.drains:
@@ -331,9 +338,12 @@ class _Store:
         # the reader of the banks
         emptied = False
         held, self.held = self.held, None
-        if held is not None and not accepts:
+        if self.hop:
+            if held is not None and accepts:
+                self.arrived.popleft()
+        elif held is not None and not accepts:
             self.held = held
-        if self.runs.items and self.held is None and (not plan.applies or self.masks.word):
+        if self.runs.items and room and self.held is None and (not plan.applies or self.masks.word):
             run: Row = self.runs.items[0]
             bit = run.bit if self.at == 0 else self.bit
             last = self.at + 1 == run.length if plan.columns_run else True
@@ -341,7 +351,11 @@ class _Store:
                 self.masks.take = True
             self.bit = 0 if bit == self.bits_of_bus - 1 else bit + 1
             self.at = 0 if last else self.at + 1
-            self.held = (run, 1 if plan.columns_run else run.length, last)
+            beat = (run, 1 if plan.columns_run else run.length, last)
+            if self.hop:  # the address goes, the word is read, comes, and waits in a queue
+                self.arrived.append((self.time + 2 * self.hop + 2, beat))
+            else:
+                self.held = beat
             if last:
                 self.runs.pop()
                 emptied = run.last
@@ -417,8 +431,9 @@ class ProductModel:
     def __init__(self, sizes: ProductSizes, a: Any, b: Any, indices: Any, masks: Any, c: Any, bits: Any) -> None:
         self.sizes, self.ports = sizes, (a, b, indices, masks, c, bits)
         self.room, self.done, self.take_done = True, False, False
-        shape = sizes.rows, sizes.span, sizes.multiplier_latency
-        self._array = WindowArrayModel(*shape) if sizes.window else ArrayModel(*shape, sizes.adder_latency)
+        shape, back = (sizes.rows, sizes.span, sizes.multiplier_latency), 2 * sizes.hop
+        self._array = WindowArrayModel(*shape, back) if sizes.window else ArrayModel(*shape, sizes.adder_latency, back)
+        self._fulls = deque([False] * back)  # whether a bank was filled, on the way to the unit
         self._given: Descriptor | None = None
         self._wait = 0
         self._plan: ProductPlan | None = None
@@ -488,6 +503,8 @@ class ProductModel:
             self._results_of_bank += 1
             if self._results_of_bank == plan.k_tiles:
                 self._results_of_bank, full = 0, True
+        self._fulls.append(full)
+        full = self._fulls.popleft()
         # the array
         fed = (not array.needs_west or west.there) and (not array.needs_north or north.there)
         tile = self._tile

@@ -28,12 +28,14 @@ def _power_up(value: int) -> int:
 class ProductSizes:
     """What the unit is generated for (``nmsat.rtl.product.sizes`` has the rules).
 
-    ``adder_latency`` is 1 with a window; ``span`` are the cycles from the first column to the last.
+    ``adder_latency`` is 1 with a window; ``span`` are the cycles from the first column to the last; ``hop`` the
+    registers between the unit and the array's halves, each way.
     """
 
     rows: int
     cols: int
     span: int
+    hop: int
     multiplier_latency: int
     adder_latency: int
     window: bool
@@ -48,8 +50,9 @@ class ProductSizes:
         """The unit of an accelerator."""
         a = accelerator
         places, keeps = _power_up(a.max_group), _power_up(a.max_keep)
+        hop = a.slr_hop_cycles if a.cols > 1 else 0
         return cls(
-            a.rows, a.cols, a.cols - 1 + (a.slr_hop_cycles if a.cols > 1 else 0), a.multiplier_latency_cycles,
+            a.rows, a.cols, a.cols - 1 + hop, hop, a.multiplier_latency_cycles,
             a.sum_latency_cycles, a.window is not None, a.axi_data_bits // 8, places, keeps,
             _power(a.w2e_bytes // (a.rows * places)), _power(a.n2s_bytes // (a.cols * keeps * 2)),
         )  # fmt: skip

@@ -9,10 +9,10 @@ from .array import ArrayModel, Tile
 class WindowArrayModel(ArrayModel):
     """As :class:`.array.ArrayModel`; La is 1 and a command's interleave, too."""
 
-    def __init__(self, rows: int, span: int, multiplier_latency: int) -> None:
+    def __init__(self, rows: int, span: int, multiplier_latency: int, back: int = 0) -> None:
         self._least = max(rows, TURNAROUND)  # cycles between the last slots of successive OS tiles
         self._since = self._least
-        super().__init__(rows, span, multiplier_latency, 1)
+        super().__init__(rows, span, multiplier_latency, 1, back)
 
     @property
     def _final_slot(self) -> bool:
