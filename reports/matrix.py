@@ -163,9 +163,9 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_fpga_estimate.py::test_blocks_and_regions_add_up",
     ),
     (
-        "array's column halves: every way between them and to the product unit registered; every net without listed",
+        "regions: every way of product and vector unit registered, of WUVE and SORE not; every net without listed",
         "yes",
-        "test_fpga_mapping.py::test_the_product_unit_has_registers_on_every_way_between_regions",
+        "test_fpga_mapping.py::test_all_but_the_streams_of_wuve_and_sore_pass_registers",
     ),
     ("every net between regions registered", NOT_YET, ""),
     ("Vivado reports read back; pages claim only what one says", "yes", "test_fpga_reports.py::test_claims_are_seen"),

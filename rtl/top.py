@@ -23,6 +23,7 @@ from .dma import Dma
 from .halt import Halt, fault_code
 from .product.unit import ProductUnit
 from .registers import register_map
+from .remote import RemoteUnit
 from .update_unit import UpdateUnit
 from .vector_unit import VectorUnit
 
@@ -52,12 +53,18 @@ class Slot:
     aside: bool = True
 
 
+def _vector_unit(accelerator: Accelerator) -> Any:
+    """With ``slr_hop_cycles`` in another region than the memory ports."""
+    unit, hop = VectorUnit.from_accelerator(accelerator), accelerator.slr_hop_cycles
+    return RemoteUnit(unit=unit, data_bits=accelerator.axi_data_bits, hop=hop) if hop else unit
+
+
 SLOTS: tuple[Slot, ...] = (
     Slot(
         "product", (Kind.PRODUCT,), ProductUnit.from_accelerator, ("a", "b", "indices", "masks"), ("c", "bits"), False
     ),
     Slot("update", (Kind.UPDATE, Kind.PRUNE), UpdateUnit.from_accelerator, ("read",), ("write",)),
-    Slot("vector", (Kind.VECTOR,), VectorUnit.from_accelerator, ("read",), ("write",)),
+    Slot("vector", (Kind.VECTOR,), _vector_unit, ("read",), ("write",)),
 )
 FETCH = "fetch"
 REGISTERS, MACHINE = "registers", "machine"

@@ -31,6 +31,8 @@ from nmsat.simulator.machine.machine import MachineModel, image_address
 SMALL = Accelerator.load("sat_4x4").replace(name="sat_4x4_n2m8", max_keep=2, max_group=8, overlap_units=True)
 # With the window accumulator: an element holds 16 products, then sums spill; units take turns, as in the shipped files.
 WINDOW = SMALL.replace(name="window_4x4_n2m8", accumulator="window", window_bits=54, overlap_units=False)
+# With column halves and the vector unit in other regions than the memory ports.
+HALVES = SMALL.replace(name="halves_4x4_n2m8", slr_hop_cycles=2)
 MLP = Workload.load("digits-mlp")
 
 
@@ -143,6 +145,23 @@ def test_random_products_with_the_window_equal_executor_and_model(window_emitted
     cases = run(window_emitted, Task(program, WINDOW, image, [{}]))
     assert [case for case in cases if case["failed"]] == []
     assert len(cases) == 14
+
+
+@pytest.mark.slow  # builds another simulator
+def test_an_accelerator_in_three_regions_equals_executor_and_model():
+    """Every unit: a training step, passes of the vector unit, products of every kind."""
+    emitted = emitted_block("top", HALVES)
+    program, image = random_products(HALVES, 12, 3)
+    vectors = vector_passes()
+    tasks = (
+        mlp(1, accelerator=HALVES), Task(vectors.program, HALVES, vectors.image, [{}]),
+        Task(program, HALVES, image, [{}]),
+    )  # fmt: skip
+    for task in tasks:
+        assert [case for case in run(emitted, task) if case["failed"]] == []
+    alone = MachineModel(SMALL), MachineModel(HALVES)
+    whole, apart = (sum(model.run(program)) for model in alone)
+    assert apart > whole + 12 * (5 * HALVES.slr_hop_cycles)
 
 
 @pytest.mark.slow  # last result in reports/verification/cosim_window.txt

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from amaranth.hdl import Value
+from amaranth.hdl import Shape, Value
 
 from nmsat.fpga import mapping
 from nmsat.fpga.board import Board
@@ -22,7 +22,10 @@ from nmsat.models.accelerator import Accelerator
 from nmsat.rtl.emit import Emission, Emitted
 from nmsat.rtl.epilogue import Epilogue
 from nmsat.rtl.product.unit import ProductUnit
+from nmsat.rtl.remote import RemoteUnit, wires
 from nmsat.rtl.testbench.small_top import small_top
+from nmsat.rtl.top import Top
+from nmsat.rtl.vector_unit import VectorUnit
 from nmsat.rtl.verilog import verilog_of
 
 SMALL = Accelerator.load("sat_4x4").replace(rows=2, max_keep=1, max_group=2)
@@ -264,18 +267,25 @@ def test_nothing_crosses_in_one_region(plain):
     assert crossing_nets(plain, SMALL, "single") == []
 
 
-@pytest.mark.parametrize("fields", [{}, {"accumulator": "window", "window_bits": 52}])
-def test_the_product_unit_has_registers_on_every_way_between_regions(fields):
-    """Operands, addresses, clock enable, results: nothing reaches a cell in the cycle in which it leaves another region."""
-    machine = CUT.replace(**fields)
-    design = Emission().emit(ProductUnit.from_accelerator(machine), "product")
+def test_all_but_the_streams_of_wuve_and_sore_pass_registers():
+    """Operands, addresses, clock enables, results: nothing else reaches another region in the cycle in which it leaves."""
+    machine = CUT.replace(sore_lanes=1, accumulator="window", window_bits=52, overlap_units=True)
+    design = Emission().emit(Top(machine), "nmsat_top")
     cells = apply(Floorplan.load("halves"), hierarchy_of(design), machine, BOARD).cells
-    placed = {
+    product = {
         "array/sequencer": 1, "array/times": 1, "array/feet": 0, "array/row1/edge": 0, "array/row1/uspe2": 2,
         "lane_a1": 0, "first_a": 1, "lane_b1": 1, "lane_b2": 2, "last_b": 1, "column1": 0, "column2": 2, "writer": 1,
     }  # fmt: skip
+    placed = {f"product/{cell}": region for cell, region in product.items()}
+    placed |= {"vector/far": 2, "vector/near": 1, "update/wuve": 0, "dma": 1, "controller": 1}
     assert {cell: cells[cell] for cell in placed} == placed
-    assert crossing_nets(design, machine) == []
+    assert {(item.module.partition("/")[0], item.regions) for item in crossing_nets(design, machine)} == {
+        ("update", (0, 1))
+    }  # fmt: skip
+
+
+def test_the_product_unit_has_registers_on_every_way_between_regions():
+    assert crossing_nets(Emission().emit(ProductUnit.from_accelerator(CUT), "product"), CUT) == []
 
 
 @pytest.mark.parametrize(
@@ -294,6 +304,15 @@ def test_a_way_without_registers_is_seen(monkeypatch, module, name, regions):
     monkeypatch.setattr(f"nmsat.rtl.{module}.{name}", direct)
     found = crossing_nets(Emission().emit(ProductUnit.from_accelerator(CUT), "product"), CUT)
     assert {item.regions for item in found} == regions
+
+
+@pytest.mark.parametrize("hop", [0, 2])
+def test_streams_of_a_remote_unit_pass_as_many_registers_as_it_is_told(hop):
+    unit = RemoteUnit(unit=VectorUnit.from_accelerator(CUT), data_bits=CUT.axi_data_bits, hop=hop)
+    placement = Placement(Floorplan.load("halves"), {"near": 1, "far": 2})
+    found = crossings(Emission().emit(unit, "vector"), placement)
+    between = sum(Shape.cast(port.shape).width for port in wires(CUT.axi_data_bits, far=True).values())
+    assert sum(item.bits for item in found) == (0 if hop else between)
 
 
 def test_the_array_alone_registers_what_passes_from_half_to_half(cut):

@@ -13,16 +13,19 @@ from nmsat.models import Accelerator
 from nmsat.rtl.emit import Emission
 from nmsat.rtl.memory_port import MemoryFault
 from nmsat.rtl.registers import Code
+from nmsat.rtl.remote import RemoteUnit
 from nmsat.rtl.simulators.bench import finish
 from nmsat.rtl.simulators.cxxrtl import CxxrtlBench
 from nmsat.rtl.testbench.unit_ports import RandomMemory, UnitMemory, first_difference, run_descriptors, run_model
 from nmsat.rtl.vector_unit import VectorParameters, VectorUnit
 from nmsat.simulator.executor import execute
 from nmsat.simulator.machine.memory import DmaModel
+from nmsat.simulator.machine.remote import RemoteModel
 from nmsat.simulator.machine.vector import VectorModel, VectorSizes
 
 PARAMETERS = VectorParameters(32, 4, 5)
 SIZES = VectorSizes(32, 4, 5)
+MODEL = partial(VectorModel, SIZES)
 KEYS = ("source", "second", "gradient", "gradient_1", "gradient_2", "target")
 
 
@@ -82,12 +85,12 @@ def run(bench, case, *, word=None, faults=(), limit=20_000, memory=random_memory
     return result, np.frombuffer(bytes(image), np.uint8), agent.events
 
 
-def check(bench, case, memory=random_memory, **options):
+def check(bench, case, memory=random_memory, model=MODEL, **options):
     """Memory is golden's, and the cycle model does what the hardware does in every cycle."""
     (status, cycles), image, events = run(bench, case, memory=memory, **options)
     assert status == Code.OK, case.fields
     assert np.flatnonzero(image != case.expected()).tolist() == [], case.fields
-    found, handshakes = run_model(partial(VectorModel, SIZES), memory(**options), case.item)
+    found, handshakes = run_model(model, memory(**options), case.item)
     assert first_difference(handshakes, events) is None
     assert found == cycles
 
@@ -232,6 +235,56 @@ REFUSED = [
     (BASE, {"target_address": 3}, Code.BAD_ALIGNMENT),
     (BACK, {"gradient_1_address": 1}, Code.BAD_ALIGNMENT),
 ]
+
+
+HOP = 2
+
+
+@pytest.fixture(scope="module")
+def remote_bench():
+    unit = RemoteUnit(unit=VectorUnit(PARAMETERS), data_bits=8 * PARAMETERS.bus_bytes, hop=HOP)
+    return CxxrtlBench(Emission().emit(unit, "vector_unit"), "-O0")
+
+
+def remote_model(read, write):
+    return RemoteModel(MODEL, read, write, HOP)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_unit_in_another_region_does_the_same_as_its_model(remote_bench, seed):
+    """Passes of all kinds; the memory pauses at random, so that links run full and empty."""
+    rng = np.random.default_rng(40 + seed)
+    for steps, options in (PASSES[seed], PASSES[7 + seed]):
+        for shape in SHAPES:
+            case = Case(rng, steps=steps, shape=shape, **options)
+            check(remote_bench, case, model=remote_model, latency=20, stall=(0.0, 0.5)[seed % 2], seed=seed)
+    steps, shape, window = POOLED[seed % len(POOLED)]
+    check(remote_bench, Case(rng, steps=steps, shape=shape, window=window), model=remote_model, stall=0.2, seed=seed)
+
+
+def test_links_move_a_word_a_cycle():
+    """A long pass takes what it takes without links, and the ways once: they have places for what is under way."""
+    case = Case(np.random.default_rng(6), steps=["relu"], shape=(1, 1, 1, 64 * 100))
+    near, far = (run_model(model, random_memory(latency=4), case.item)[0] for model in (MODEL, remote_model))
+    ways = HOP + 2 * (HOP + 1) + (HOP + 1) + HOP + HOP + 1  # descriptor; request, word; result; answer; end
+    assert far - near == ways
+
+
+@pytest.mark.parametrize("after", [3, 20, 31])
+def test_a_reset_at_any_time_empties_the_links(remote_bench, after):
+    case = Case(np.random.default_rng(8), steps=["relu"], shape=(1, 1, 1, 300))
+    (status, _), _, _ = run(remote_bench, case, limit=after)
+    assert status is None
+    check(remote_bench, case, model=remote_model)
+
+
+def test_an_error_from_another_region_is_heard(remote_bench):
+    case = Case(np.random.default_rng(2), steps=["relu"])
+    source = case.tensors[0]
+    fault = (source.address, source.address + 2, MemoryFault.SLVERR)
+    (status, _), _, _ = run(remote_bench, case, faults=[fault])
+    assert status == Code.READ_RANGE + MemoryFault.SLVERR - MemoryFault.RANGE
+    check(remote_bench, case, model=remote_model)
 
 
 @pytest.mark.parametrize("base, change, code", REFUSED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...dataflow.program import DESCRIPTOR_BYTES, Descriptor, Kind, Program
 from ...models.accelerator import Accelerator
 from ...models.errors import NmsatError
@@ -9,6 +11,7 @@ from .controller import ControllerModel, RunCycles, UnitSlot
 from .memory import DmaModel
 from .product import ProductModel
 from .product_plan import ProductSizes
+from .remote import RemoteModel
 from .update import UpdateModel, UpdateSizes
 from .vector import VectorModel, VectorSizes
 
@@ -43,7 +46,9 @@ class MachineModel:
             ProductSizes.of(accelerator), read["r0"], read["r1"], read["r2"], read["r3"], write["w0"], write["w1"]
         )
         self.update = UpdateModel(UpdateSizes.of(accelerator), read[f"{own}r0"], write[f"{own}w0"])
-        self.vector = VectorModel(VectorSizes.of(accelerator), read[f"{own}r0"], write[f"{own}w0"])
+        vector = partial(VectorModel, VectorSizes.of(accelerator))
+        ports, hop = (read[f"{own}r0"], write[f"{own}w0"]), accelerator.slr_hop_cycles
+        self.vector = RemoteModel(vector, *ports, hop) if hop else vector(*ports)
         aside = int(accelerator.overlap_units)
         units = (
             UnitSlot(self.product, (Kind.PRODUCT,), 0), UnitSlot(self.update, (Kind.UPDATE, Kind.PRUNE), aside),

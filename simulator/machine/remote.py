@@ -1,0 +1,175 @@
+"""A unit in another super logic region, in cycles: what ``nmsat.rtl.remote`` puts between it and the rest."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ...dataflow.program import Descriptor
+
+
+class Link:
+    """A stream through ``hop`` registers into a queue; word of its room comes back through as many.
+
+    As :class:`.parts.Queue` at either end: ``room`` where words go in, ``items`` where they come out.
+    """
+
+    __slots__ = ("_back", "_free", "_in", "_out", "_wire", "items")
+
+    def __init__(self, hop: int) -> None:
+        self.items: deque[Any] = deque()
+        self._free = 2 * hop + 2
+        self._wire: deque[Any] = deque([None] * hop)
+        self._back = deque([False] * hop)
+        self._in: Any = None
+        self._out = False
+
+    @property
+    def room(self) -> bool:
+        """A word would be taken."""
+        return self._free > 0
+
+    def push(self, word: Any) -> None:
+        """Give a word, not None, in this cycle; only if there is ``room``."""
+        self._in = word
+
+    def pop(self) -> Any:
+        """Take the first word in this cycle."""
+        self._out = True
+        return self.items[0]
+
+    def step(self) -> None:
+        """End the cycle."""
+        self._wire.append(self._in)
+        self._back.append(self._out)
+        self._free += self._back.popleft() - (self._in is not None)
+        if self._out:
+            self.items.popleft()
+        arrived = self._wire.popleft()
+        if arrived is not None:
+            self.items.append(arrived)
+        self._in, self._out = None, False
+
+
+class _Read:
+    """A read port as the unit sees it."""
+
+    def __init__(self, requests: Link, words: Link) -> None:
+        self._requests, self._words = requests, words
+        self.take = False
+
+    @property
+    def room(self) -> bool:
+        return self._requests.room
+
+    @property
+    def word(self) -> int:
+        return self._words.items[0] if self._words.items else 0
+
+    def ask(self, address: int, size: int) -> None:
+        self._requests.push((address, size))
+
+    def step(self) -> None:
+        if self.take and self._words.items:
+            self._words.pop()
+        self.take = False
+
+
+class _Write:
+    """A write port as the unit sees it; ``done`` is set from outside."""
+
+    def __init__(self, requests: Link, words: Link) -> None:
+        self._requests, self._words = requests, words
+        self.give = self.take_done = self.done = False
+
+    @property
+    def room(self) -> bool:
+        return self._requests.room
+
+    @property
+    def word_room(self) -> bool:
+        return self._words.room
+
+    def ask(self, address: int, size: int) -> None:
+        self._requests.push((address, size))
+
+    def step(self) -> None:
+        if self.give and self._words.room:
+            self._words.push(True)
+        self.give = self.take_done = False
+
+
+class RemoteModel:
+    """A unit's model between ``read`` and ``write``, ``hop`` registers from them and from the controller.
+
+    Parameters
+    ----------
+    make : callable
+        The unit's model between two ports.
+    read, write : port models
+    hop : int
+
+    Attributes
+    ----------
+    room, done, take_done : bool
+        Of a unit model.
+    """
+
+    def __init__(self, make: Callable[[Any, Any], Any], read: Any, write: Any, hop: int) -> None:
+        self._near = read, write
+        self._links = self._requests, self._words, self._out_requests, self._out_words = [Link(hop) for _ in range(4)]
+        self._far = _Read(self._requests, self._words), _Write(self._out_requests, self._out_words)
+        self._unit = make(*self._far)
+        self._starts: deque[Descriptor | None] = deque([None] * hop)
+        self._ends, self._answers = deque([False] * hop), deque([False] * hop)
+        self._given: Descriptor | None = None
+        self._reading = self._writing = 0  # runs that are asked for and have not ended
+        self.room, self.done, self.take_done = True, False, False
+
+    def start(self, item: Descriptor) -> None:
+        """Give a descriptor in this cycle; only if there is ``room``."""
+        self._given = item
+
+    def step(self) -> None:
+        """End the cycle."""
+        read, write = self._near
+        # near the ports
+        if self._requests.items and read.room:
+            read.ask(*self._requests.pop())
+            self._reading += 1
+        if self._reading and read.word and self._words.room:
+            read.take = True
+            self._words.push(read.word)
+            self._reading -= read.word == 2
+        if self._out_requests.items and write.room:
+            write.ask(*self._out_requests.pop())
+            self._writing += 1
+        if self._out_words.items:
+            write.give = True
+            if write.word_room:
+                self._out_words.pop()
+        answered = bool(self._writing and write.done)
+        if answered:
+            write.take_done = True
+            self._writing -= 1
+        # near the unit
+        self._starts.append(self._given)
+        begun = self._starts.popleft()
+        self._answers.append(answered)
+        self._far[1].done = self._answers.popleft()
+        if begun is not None:
+            self._unit.start(begun)
+        ends = self._unit.done
+        self._unit.take_done = ends
+        self._unit.step()
+        for part in (*self._far, *self._links):
+            part.step()
+        # the controller
+        if self._given is not None:
+            self.room = False
+        if self.done and self.take_done:
+            self.done, self.room = False, True
+        self._ends.append(ends)
+        self.done = self.done or self._ends.popleft()
+        self._given, self.take_done = None, False
