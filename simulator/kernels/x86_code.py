@@ -127,7 +127,7 @@ def _split(code: list[Any]) -> RowCode:
         else:
             where += 1
     tail = [*_path(code, at, where, row[1]), code[row[1]]]
-    loops = tuple(_stream(code[a : b + 1], last_exits=True) for a, b in inner)
+    loops = tuple(_stream([*_path(code, at, a, b), code[b]], last_exits=True) for a, b in inner)
     return RowCode(_stream(paths[0]), loops, _stream(tail), tuple(_stream(path) for path in paths[1:]))
 
 
