@@ -85,11 +85,16 @@ class Core(NamedFile, frozen=True):
     in_order: bool
     ordered_results: bool = Field(default=False, description="in-order core that also writes results in order")
     issue_width: Count = Field(description="micro-ops issued a cycle")
+    group_loads: Count | None = Field(
+        default=None, description="loads among one cycle's micro-ops beyond which their group takes a second cycle"
+    )
     window: Count = Field(description="instructions in flight; 1 for an in-order core")
     mispredict_cycles: Count
-    learned_branches: Count | None = Field(
-        default=None,
-        description="loop branches of one pass over a panel whose exits the predictor learns when passes repeat",
+    branch_history: Count | None = Field(
+        default=None, description="taken branches that the predictor of a loop's exit sees"
+    )
+    relearned_exits: Amount | None = Field(
+        default=None, description="exits mispredicted when equal rows give way to rows of another count"
     )
     store_forward_cycles: Count = Field(description="from a store's data to a load of the same address")
     split_load_cycles: Amount = Field(description="load slots lost when a vector load crosses a line")

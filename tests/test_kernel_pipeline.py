@@ -72,6 +72,19 @@ def test_a_small_window_exposes_latency():
     assert narrow > 3 * wide
 
 
+def test_a_group_with_too_many_loads_takes_a_second_cycle():
+    """Zen 3 takes 6 loads and 12 no-operations in 3 cycles when they alternate, in 3.5 to 4 when the loads lead."""
+    zen = Core.load("wasm-zen3")
+    assert zen.group_loads is not None
+    assert zen.group_loads.value == 4
+    load, nothing = Instruction("vector_load", ("xmm8",), ("rdi",)), Instruction("move")
+    assert steady_cycles(zen, [load, nothing, nothing] * 6) == pytest.approx(3, abs=0.05)
+    assert steady_cycles(zen, [load] * 6 + [nothing] * 12) == pytest.approx(4, abs=0.05)
+    assert steady_cycles(zen, [load] * 6 + [nothing] * 13) == pytest.approx(19 / 6 + 0.5, abs=0.2)  # groups shift
+    free = zen.model_copy(update={"group_loads": None})
+    assert steady_cycles(free, [load] * 6 + [nothing] * 12) == pytest.approx(3, abs=0.05)
+
+
 def test_in_order_cores_are_never_faster():
     for kernel in kernel_arm.LOOPS:
         stream = decode(kernel_arm.text(kernel))

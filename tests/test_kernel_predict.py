@@ -17,8 +17,9 @@ from nmsat.models.core import Core
 from nmsat.reports import kernel_phone
 from nmsat.simulator.kernels.footprint import footprint, missing, row_lines
 from nmsat.simulator.kernels.network import Pruning, simulate_core
-from nmsat.simulator.kernels.predict import exit_misses, predict, predict_shape, sample, unlearned
+from nmsat.simulator.kernels.predict import predict, predict_shape, sample
 from nmsat.simulator.kernels.processor import processor_core
+from nmsat.simulator.kernels.row_exits import exit_misses
 from nmsat.simulator.kernels.row_streams import loop_cycles, section_cycles
 from nmsat.simulator.kernels.tile_choice import candidates, choose
 from nmsat.simulator.kernels.v8_code import function_code
@@ -64,6 +65,9 @@ def test_wasm_code_of_every_preset_is_read(name):
     stored = sum(x.op == "vector_store" for x in code.tail)
     assert stored == kernel.accumulators
     assert loop_cycles(ZEN, code) >= multiplies / 2  # two pipes
+    ends = [x.op for x in code.loops[-1] if x.op in ("branch", "jump")]
+    assert ends.count("branch") == kernel.unroll  # the way round the loop, without what lies behind its exits
+    assert ends.count("jump") <= 1
 
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="apt-get install nodejs")
@@ -101,13 +105,34 @@ def test_v8_and_wasmtime_differ_and_both_are_predicted():
     assert found[1] < found[0]  # V8 loads the weight with one instruction, wasmtime moves it through three
 
 
-@pytest.mark.parametrize(("branches", "share"), [(0, 0.0), (350, 0.0), (700, 0.5), (1050, 1.0), (9000, 1.0)])
-def test_exits_that_a_predictor_has_learned(branches, share):
-    core = Core.load("wasm-redwood-cove")
-    assert core.learned_branches is not None
-    assert core.learned_branches.value == 700
-    assert unlearned(core, np.array([branches], np.uint32)) == pytest.approx(share)
-    assert unlearned(A72, np.array([branches], np.uint32)) == 1  # no such figure: every exit counts
+def drawn(rows: int, columns: int, kept: float) -> np.ndarray:
+    """Counts of seeded random rows."""
+    return np.random.default_rng(0).binomial(columns, kept, rows).clip(1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "least", "most"),
+    [  # beside each: cycles a row above no misprediction, of 17 to 18, by benchmarks/core_loops.py on Zen 3
+        (np.full(100, 90), 0.0, 0.0),  # 0.3
+        (np.full(100, 110), 1.0, 1.0),  # 18
+        (drawn(100, 96, 0.2), 0.0, 0.1),  # 0.1
+        (drawn(100, 160, 0.2), 0.1, 0.4),  # 4.6
+        (drawn(100, 256, 0.2), 0.85, 1.0),  # 17
+        (drawn(512, 512, 0.1), 0.85, 1.0),  # 17
+        (np.sort(drawn(96, 576, 0.1)), 0.6, 0.9),  # 13
+        (np.sort(drawn(256, 256, 0.2)), 0.35, 0.6),  # 8.7
+        (np.sort(drawn(960, 160, 0.2)), 0.05, 0.2),  # 2.5
+    ],
+)
+def test_exits_that_a_predictor_has_learned(counts, least, most):
+    assert ZEN.branch_history is not None
+    assert ZEN.branch_history.value == 95
+    assert least <= exit_misses(ZEN, counts) <= most
+
+
+def test_no_row_and_one_row_have_no_mispredicted_exit():
+    assert exit_misses(ZEN, np.array([], np.uint32)) == exit_misses(A72, np.array([], np.uint32)) == 0
+    assert exit_misses(ZEN, np.array([7], np.uint32)) == exit_misses(A72, np.array([7], np.uint32)) == 0
 
 
 @pytest.mark.parametrize(
@@ -147,7 +172,7 @@ def test_rows_beyond_the_grid_grow_by_the_loop():
 
 @pytest.mark.parametrize(("counts", "share"), [([5], 0.0), ([5, 5, 5], 0.0), ([5, 6, 5], 1.0), ([1, 1, 2, 2, 2], 0.25)])
 def test_exit_misses(counts, share):
-    assert exit_misses(np.array(counts, np.uint32)) == share
+    assert exit_misses(A72, np.array(counts, np.uint32)) == share  # no history given: every change counts
 
 
 @pytest.mark.parametrize(("used", "share"), [(0, 0.0), (75, 0.0), (100, 0.5), (125, 1.0), (1000, 1.0)])

@@ -70,7 +70,12 @@ def footprint(core: Core, packed: Packed, m: int, panels: tuple[Panel, ...]) -> 
             kept = max(room, min(1.0, cache.size_bytes / x_bytes)) if x_bytes else 1.0
             again = max(0, visits - used) * x_lines * (1 - kept)
             panel_bytes = x_bytes + weights + packed.n * y_lines * LINE_BYTES
-            far += again + used * y_lines * missing(everything, cache.size_bytes)
+            first = used * y_lines * missing(everything, cache.size_bytes)
+            far += again
+            if packed.kernel.panels == "copied":  # by a loop of loads that nothing waits for
+                near += first
+            else:
+                far += first
             near += weights / LINE_BYTES * missing(panel_bytes, cache.size_bytes)
             near += packed.n * y_lines * missing(everything, cache.size_bytes)
         scattered.append(far)

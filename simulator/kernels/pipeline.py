@@ -50,6 +50,7 @@ class Pipeline:
         self.core = core
         self.cycle = 0  # of the next issue slot
         self.slots = 0  # taken in this cycle
+        self.loads = 0  # micro-ops that load, in this cycle's group
         self.ready: dict[str, int] = {}
         self.sums: set[str] = set()  # registers last written by a sum: only those forward early to an addend
         self.taken: dict[str, set[int]] = {}
@@ -69,16 +70,22 @@ class Pipeline:
 
     def _at_least(self, cycle: int) -> None:
         if cycle > self.cycle:
-            self.cycle, self.slots = cycle, 0
+            self.cycle, self.slots, self.loads = cycle, 0, 0
 
-    def _slot(self, count: int) -> int:
-        """Take ``count`` issue slots, of one cycle where they fit in one; the cycle of the last."""
-        width = self.core.issue_width.value
+    def _slot(self, count: int, loads: bool = False) -> int:
+        """Take ``count`` issue slots, of one cycle where they fit in one; the cycle of the last.
+
+        A group of as many slots as the core is wide takes a second cycle when more of it load than the core allows.
+        """
+        width, most = self.core.issue_width.value, self.core.group_loads
         if self.slots and self.slots + count > width:
-            self.cycle, self.slots = self.cycle + 1, 0
+            self.cycle, self.slots, self.loads = self.cycle + 1, 0, 0
         self.slots += count
         while self.slots > width:
-            self.cycle, self.slots = self.cycle + 1, self.slots - width
+            self.cycle, self.slots, self.loads = self.cycle + 1, self.slots - width, 0
+        self.loads += loads
+        if most is not None and self.loads > most.value:
+            self.cycle, self.loads = self.cycle + 1, 1
         return self.cycle
 
     def _issue(self, item: Instruction) -> None:
@@ -98,7 +105,7 @@ class Pipeline:
             at = self._slot(slots)
             start = self._claim(cost, max(start, at))
         else:
-            start = self._claim(cost, max(start, self._slot(slots)))
+            start = self._claim(cost, max(start, self._slot(slots, item.op.endswith("load"))))
         done = start + cost.latency
         (self.sums.update if item.addend else self.sums.difference_update)(item.writes)
         for name in item.writes:

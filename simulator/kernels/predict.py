@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...dataflow.kernels.description import LANES, Kernel
 from ...dataflow.kernels.packing import Packed, pack
@@ -16,6 +15,7 @@ from ...dataflow.kernels.samples import sample_weights
 from ...models.core import Core
 from .arm_loops import decode, loop_text, row_text
 from .footprint import LINE_BYTES, footprint
+from .row_exits import exit_misses
 from .row_streams import RowCode, section_cycles
 from .x86_code import panel_code
 
@@ -69,7 +69,7 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
     for section in packed.sections:
         vectors = section_vectors(kernel, section.height)
         copied = kernel.panels == "copied"
-        missed = exit_misses(section.counts) * unlearned(core, section.counts)
+        missed = exit_misses(core, section.counts // (kernel.pattern.keep if kernel.pattern else 1))
         for panel, count in runs(cut(m, vectors)):
             code = row_code(core, kernel, section.height, panel)
             cycles, held = section_cycles(core, code, section.counts, step * code.repeats, missed)
@@ -109,21 +109,6 @@ def section_vectors(kernel: Kernel, height: int) -> int:
     if height < kernel.nr:
         return max(1, min(kernel.vectors * kernel.nr // height, 7))
     return kernel.vectors
-
-
-def exit_misses(counts: NDArray[np.integer]) -> float:
-    """Share of rows whose loop exit is mispredicted: those that count otherwise than the row before."""
-    return float(np.mean(np.diff(counts.astype(np.int64)) != 0)) if len(counts) > 1 else 0.0
-
-
-def unlearned(core: Core, counts: NDArray[np.integer]) -> float:
-    """Share of those exits that stay unpredicted although every panel repeats the same rows.
-
-    0 while a pass has at most half of the branches that the core's predictor learns, 1 from one and a half times on.
-    """
-    if core.learned_branches is None:
-        return 1.0
-    return float(np.clip(int(counts.sum()) / core.learned_branches.value - 0.5, 0, 1))
 
 
 def split_loads(core: Core, panel: Panel, m: int) -> float:
