@@ -69,6 +69,11 @@ class NodeInstance:
             raise NmsatError.rule("node", str(words[0]), "accepted by Node.js", answer["error"])
         return float(answer["value"])
 
+    @property
+    def process(self) -> int:
+        """Process id of this Node."""
+        return self._process.pid
+
     def put(self, address: int, values: F32) -> None:
         """Copy binary32 values to an address."""
         self._file.write_bytes(np.ascontiguousarray(values).tobytes())

@@ -1,0 +1,94 @@
+"""Timings on a quiet core, and the tables of the cycle model's errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from nmsat.models import NmsatError
+from nmsat.models.core import Core
+from nmsat.reports import kernel_wasm
+from nmsat.reports.kernel_wasm import WasmPoint
+from nmsat.simulator.kernels.quiet import QuietCore, Timed
+
+pytest.importorskip("wasmtime")
+TABLES = sorted(path.stem for path in kernel_wasm.FOLDER.glob("*-*.md"))
+
+
+class Alternating(QuietCore):
+    """A core that says in turn what a test wants it to."""
+
+    def __init__(self, answers: list[bool]) -> None:
+        super().__init__(adders=4)
+        self.answers = answers
+
+    def is_quiet(self) -> bool:
+        self.answers.append(self.answers.pop(0))
+        return self.answers[-1]
+
+
+def test_the_clock_and_the_cost_of_a_call():
+    core = QuietCore(adders=4)
+    for _ in range(20):
+        core.read_clock()
+    assert 3e8 < core.clock_hz < 1e10
+    assert abs(core.call_seconds) < 1e-3
+
+
+def test_only_timings_between_two_quiet_ones_count():
+    spent = iter([0.0, 5.0, 0.0, 1.0, 0.0, 3.0, 0.0, 2.0])  # a run before each timing
+    point = Timed(lambda repeat: next(spent), 1)
+    Alternating([True, True, True, False, False, True, True, True]).measure([point], rounds=2, most=4)
+    assert point.quiet == 2
+    assert point.seconds == 2.0  # of 5 and 2: the 1 and the 3 were taken on a busy core
+
+
+def test_a_point_without_a_quiet_timing_is_refused():
+    point = Timed(lambda repeat: 1.0, 1)
+    with pytest.raises(NmsatError, match="quiet: timings: must be taken on a quiet core, not '1 points without one'"):
+        Alternating([False]).measure([point], rounds=1, most=3)
+
+
+def points() -> list[WasmPoint]:
+    return [
+        WasmPoint(group, kernel.name, shape, zeros, 1000.0 * (number + 1), 1100 * (number + 1), "issue")
+        for number, (group, kernel, shape, zeros) in enumerate(kernel_wasm.products())
+    ]
+
+
+def test_seventy_two_products_half_of_them_unseen():
+    groups = [group for group, *_ in kernel_wasm.products()]
+    assert (groups.count("fitted"), groups.count("unseen")) == (36, 36)
+    assert len({(kernel.name, shape) for _, kernel, shape, _ in kernel_wasm.products()}) == 72
+
+
+def test_a_table_is_read_as_it_was_written():
+    text = kernel_wasm.markdown("wasm-zen3", points(), "Clock while measuring: 3.24 GHz.")
+    assert kernel_wasm.read(text) == (points(), "Clock while measuring: 3.24 GHz.")
+    with pytest.raises(NmsatError, match="kernel_model: table: must be headed by"):
+        kernel_wasm.read("nothing")
+
+
+def test_the_bars():
+    lines, met = kernel_wasm.summary("wasm-zen3", points())
+    assert lines[0].endswith("median 10.0 %, bar <= 8; 90th percentile 10.0 %, bar <= 15: MISS")
+    assert not met
+    good = [WasmPoint(p.group, p.kernel, p.shape, p.zeros, p.measured, round(p.measured), p.bound) for p in points()]
+    assert kernel_wasm.summary("wasm-zen3", good)[1]
+
+
+def test_only_the_model_s_column_is_renewed():
+    first = points()[24:25]
+    now = kernel_wasm.renewed(Core.load("wasm-zen3"), first)
+    assert (now[0].measured, now[0].shape) == (first[0].measured, first[0].shape)
+    assert now[0].model != first[0].model
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_recorded_tables_sum_up_to_what_they_say(name):
+    text = (kernel_wasm.FOLDER / f"{name}.md").read_text()
+    found, note = kernel_wasm.read(text)
+    assert [(p.group, p.kernel, p.shape, p.zeros) for p in found] == [
+        (group, kernel.name, shape, zeros) for group, kernel, shape, zeros in kernel_wasm.products()
+    ]
+    assert note
+    assert text.startswith("\n\n".join(kernel_wasm.summary(name, found)[0]))
