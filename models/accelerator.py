@@ -43,7 +43,7 @@ class Accelerator(NamedFile, frozen=True):
         default=0,
         ge=0,
         le=16,
-        description="registers of every way between super logic regions: array's cut and halves, vector unit",
+        description="registers of every way between super logic regions",
     )
     clock_mhz: int = Field(ge=1, le=2000)
     # buffers, bytes of one bank of two

@@ -163,11 +163,10 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
         "test_fpga_estimate.py::test_blocks_and_regions_add_up",
     ),
     (
-        "regions: every way of product and vector unit registered, of WUVE and SORE not; every net without listed",
+        "every way between regions registered, and seen where it is not",
         "yes",
-        "test_fpga_mapping.py::test_all_but_the_streams_of_wuve_and_sore_pass_registers",
+        "test_fpga_mapping.py::test_every_way_between_regions_has_registers",
     ),
-    ("every net between regions registered", NOT_YET, ""),
     ("Vivado reports read back; pages claim only what one says", "yes", "test_fpga_reports.py::test_claims_are_seen"),
     (
         "host drivers for XDMA and XRT, on stand-ins",

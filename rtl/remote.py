@@ -1,4 +1,4 @@
-"""A unit in another super logic region than the controller and the memory ports: its streams pass registers."""
+"""A unit, or an engine of one, in another super logic region than what it works for: its streams pass registers."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 # pyright: reportReturnType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
@@ -66,7 +66,7 @@ def _receive(m: Module, end: Any, name: str, target: Any, depth: int) -> None:
     """A link's queue, and the stream out of it."""
     word = getattr(end, f"{name}_word")
     queue = Queue(len(word), depth)
-    m.submodules[name] = queue
+    m.submodules[f"{name}_queue"] = queue
     m.d.comb += [
         queue.i.valid.eq(getattr(end, f"{name}_moves")), queue.i.payload.eq(word),
         Value.cast(target.payload).eq(queue.o.payload), target.valid.eq(queue.o.valid),
@@ -78,6 +78,85 @@ def _streams(read: Any, write: Any) -> dict[str, Any]:
     return {
         "request": read.request, "words": read.words, "out_request": write.request, "out_words": write.words,
     }  # fmt: skip
+
+
+class EngineEnd(wiring.Component):
+    """An end of the two links of a :class:`RemoteEngine`: the engine's, with the engine, or the other one.
+
+    Ports
+    -----
+    i_moves, i_word, i_freed, o_moves, o_word, o_freed
+        Wires to the other end.
+    i, o
+        Without an engine, its streams.
+    """
+
+    def __init__(self, *, engine: Any, far: bool, hop: int) -> None:
+        self.engine, self.far, self.depth = engine, far, link_depth(hop)
+        streams = {name: engine.signature.members[name] for name in ("i", "o")}
+        ports = engine_wires(engine, far=far) | ({} if far else streams)
+        steady = engine.signature.members if far else {}
+        super().__init__(ports | {name: member for name, member in steady.items() if name not in streams})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        if not self.far:
+            _send(m, self, "i", self.i, self.depth)
+            _receive(m, self, "o", self.o, self.depth)
+            return m
+        m.submodules.engine = engine = self.engine
+        _receive(m, self, "i", engine.i, self.depth)
+        _send(m, self, "o", engine.o, self.depth)
+        for name in steady_inputs(engine):
+            m.d.comb += Value.cast(getattr(engine, name)).eq(Value.cast(getattr(self, name)))
+        return m
+
+
+def engine_wires(engine: Any, *, far: bool) -> dict[str, Any]:
+    """Ports of an end of an engine's links."""
+    found: dict[str, Any] = {}
+    for name, layout, to_engine in (("i", engine.i_layout, True), ("o", engine.o_layout, False)):
+        forth, back = (In, Out) if to_engine == far else (Out, In)
+        found |= {
+            f"{name}_moves": forth(1), f"{name}_word": forth(Shape.cast(layout).width), f"{name}_freed": back(1)
+        }  # fmt: skip
+    return found
+
+
+def steady_inputs(engine: Any) -> list[str]:
+    """Inputs of an engine beside its streams."""
+    return [name for name in engine.signature.members if name not in ("i", "o")]
+
+
+class RemoteEngine(wiring.Component):
+    """An engine with an input stream and an output stream, ``hop`` registers away, at the ports of that engine.
+
+    A word comes ``hop + 1`` cycles later to it, and as much later from it; a word a cycle.
+
+    Parameters
+    ----------
+    engine : Component
+        With streams ``i`` of ``i_layout`` and ``o`` of ``o_layout``; other inputs are steady while words are inside.
+    hop : int
+    """
+
+    def __init__(self, *, engine: Any, hop: int) -> None:
+        self.engine, self.hop = engine, hop
+        super().__init__(dict(engine.signature.members))
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.far = far = EngineEnd(engine=self.engine, far=True, hop=self.hop)
+        m.submodules.near = near = EngineEnd(engine=self.engine, far=False, hop=self.hop)
+        wiring.connect(m, wiring.flipped(self.i), near.i)
+        wiring.connect(m, wiring.flipped(self.o), near.o)
+        for name, member in engine_wires(self.engine, far=True).items():
+            source, target = (near, far) if member.flow is wiring.In else (far, near)
+            payload = name.endswith("_word")
+            m.d.comb += getattr(target, name).eq(across(m, getattr(source, name), self.hop, name, payload=payload))
+        for name in steady_inputs(self.engine):
+            m.d.comb += Value.cast(getattr(far, name)).eq(across(m, getattr(self, name), self.hop, name, payload=True))
+        return m
 
 
 class FarEnd(wiring.Component):

@@ -33,6 +33,9 @@ class UpdateParameters:
         Groups pruned a cycle.
     max_keep, max_group : int
         Largest N and M; M is a power of two, at most ``TILE``.
+    hop : int
+        Registers between the unit and its engines WUVE and SORE, each way, 0 to 16: they may lie in another super logic
+        region.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class UpdateParameters:
     sore_lanes: int
     max_keep: int
     max_group: int
+    hop: int = 0
 
     def __post_init__(self) -> None:
         for name, high in (("bus_bytes", 64), ("wuve_lanes", self.bus_bytes // 4)):
@@ -53,6 +57,7 @@ class UpdateParameters:
                 raise NmsatError.rule("update unit", name, "a power of two", value)
         require("update unit", "sore_lanes", self.sore_lanes, 1, TILE // 2)
         require("update unit", "max_group", self.max_group, 2, TILE)
+        require("update unit", "hop", self.hop, 0, 16)
 
     @classmethod
     def from_accelerator(cls, accelerator: Accelerator) -> UpdateParameters:
@@ -65,6 +70,7 @@ class UpdateParameters:
             min(accelerator.sore_lanes, TILE // 2),
             min(accelerator.max_keep, group),
             group,
+            accelerator.slr_hop_cycles,
         )
 
     @property

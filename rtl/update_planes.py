@@ -14,6 +14,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .queue import Queue
+from .remote import RemoteEngine
 from .sore import Sore
 from .update_mask import index_layout
 from .update_parameters import COUNT, PATTERN, TILE, VECTOR, UpdateParameters
@@ -76,7 +77,8 @@ class PlaneMaker(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         p = self.parameters
-        m.submodules.sore = sore = Sore(lanes=p.sore_lanes, max_keep=p.max_keep, max_group=p.max_group)
+        sore: Any = Sore(lanes=p.sore_lanes, max_keep=p.max_keep, max_group=p.max_group)
+        m.submodules.sore = sore = RemoteEngine(engine=sore, hop=p.hop) if p.hop else sore
         tag = data.StructLayout({"source": 2, "groups": COUNT, "place": 32})
         m.submodules.tags = tags = Queue(tag, TAG_DEPTH)
         entering = self._enter(m, sore, tags)

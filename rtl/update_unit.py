@@ -18,6 +18,7 @@ from ..models.accelerator import Accelerator
 from .memory_port import MemoryFault, ReadClient, WriteClient
 from .queue import Queue
 from .registers import Code
+from .remote import RemoteEngine
 from .transposer import Transposer
 from .update_mask import MaskExpander
 from .update_parameters import ROW, TILE, UpdateParameters
@@ -82,7 +83,8 @@ class UpdateUnit(wiring.Component):
         m.submodules.reader = reader = UpdateReader(p)
         m.submodules.expander = expander = MaskExpander(p)
         m.submodules.masks = masks = Queue(TILE, MASKS)
-        m.submodules.wuve = wuve = Wuve(lanes=p.wuve_lanes)
+        wuve: Any = Wuve(lanes=p.wuve_lanes)
+        m.submodules.wuve = wuve = RemoteEngine(engine=wuve, hop=p.hop) if p.hop else wuve
         m.submodules.planes = planes = PlaneMaker(p)
         m.submodules.transposer = transposer = Transposer(size=TILE)
         m.submodules.columns = columns = ColumnWalker()

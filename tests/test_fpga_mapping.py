@@ -22,11 +22,12 @@ from nmsat.models.accelerator import Accelerator
 from nmsat.rtl.emit import Emission, Emitted
 from nmsat.rtl.epilogue import Epilogue
 from nmsat.rtl.product.unit import ProductUnit
-from nmsat.rtl.remote import RemoteUnit, wires
+from nmsat.rtl.remote import RemoteEngine, RemoteUnit, engine_wires, wires
 from nmsat.rtl.testbench.small_top import small_top
 from nmsat.rtl.top import Top
 from nmsat.rtl.vector_unit import VectorUnit
 from nmsat.rtl.verilog import verilog_of
+from nmsat.rtl.wuve import Wuve
 
 SMALL = Accelerator.load("sat_4x4").replace(rows=2, max_keep=1, max_group=2)
 CUT = SMALL.replace(name="cut", slr_hop_cycles=2)
@@ -267,8 +268,8 @@ def test_nothing_crosses_in_one_region(plain):
     assert crossing_nets(plain, SMALL, "single") == []
 
 
-def test_all_but_the_streams_of_wuve_and_sore_pass_registers():
-    """Operands, addresses, clock enables, results: nothing else reaches another region in the cycle in which it leaves."""
+def test_every_way_between_regions_has_registers():
+    """Operands, addresses, clock enables, results: nothing reaches a cell in the cycle in which it leaves another region."""
     machine = CUT.replace(sore_lanes=1, accumulator="window", window_bits=52, overlap_units=True)
     design = Emission().emit(Top(machine), "nmsat_top")
     cells = apply(Floorplan.load("halves"), hierarchy_of(design), machine, BOARD).cells
@@ -277,11 +278,12 @@ def test_all_but_the_streams_of_wuve_and_sore_pass_registers():
         "lane_a1": 0, "first_a": 1, "lane_b1": 1, "lane_b2": 2, "last_b": 1, "column1": 0, "column2": 2, "writer": 1,
     }  # fmt: skip
     placed = {f"product/{cell}": region for cell, region in product.items()}
-    placed |= {"vector/far": 2, "vector/near": 1, "update/wuve": 0, "dma": 1, "controller": 1}
-    assert {cell: cells[cell] for cell in placed} == placed
-    assert {(item.module.partition("/")[0], item.regions) for item in crossing_nets(design, machine)} == {
-        ("update", (0, 1))
+    placed |= {
+        "vector/far": 2, "vector/near": 1, "update/wuve/far": 0, "update/wuve/near": 1, "update/planes/sore/far": 0,
+        "dma": 1, "controller": 1,
     }  # fmt: skip
+    assert {cell: cells[cell] for cell in placed} == placed
+    assert crossing_nets(design, machine) == []
 
 
 def test_the_product_unit_has_registers_on_every_way_between_regions():
@@ -306,13 +308,19 @@ def test_a_way_without_registers_is_seen(monkeypatch, module, name, regions):
     assert {item.regions for item in found} == regions
 
 
-@pytest.mark.parametrize("hop", [0, 2])
-def test_streams_of_a_remote_unit_pass_as_many_registers_as_it_is_told(hop):
+def remote_parts(hop):
     unit = RemoteUnit(unit=VectorUnit.from_accelerator(CUT), data_bits=CUT.axi_data_bits, hop=hop)
-    placement = Placement(Floorplan.load("halves"), {"near": 1, "far": 2})
-    found = crossings(Emission().emit(unit, "vector"), placement)
-    between = sum(Shape.cast(port.shape).width for port in wires(CUT.axi_data_bits, far=True).values())
-    assert sum(item.bits for item in found) == (0 if hop else between)
+    yield unit, wires(CUT.axi_data_bits, far=True)
+    engine = Wuve(lanes=2)
+    yield RemoteEngine(engine=engine, hop=hop), engine_wires(engine, far=True)
+
+
+@pytest.mark.parametrize("hop", [0, 2])
+def test_streams_of_a_remote_part_pass_as_many_registers_as_it_is_told(hop):
+    for part, ports in remote_parts(hop):
+        found = crossings(Emission().emit(part, "part"), Placement(Floorplan.load("halves"), {"near": 1, "far": 2}))
+        between = sum(Shape.cast(port.shape).width for port in ports.values())
+        assert sum(item.bits for item in found) == (0 if hop else between)
 
 
 def test_the_array_alone_registers_what_passes_from_half_to_half(cut):

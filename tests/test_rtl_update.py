@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,6 +27,7 @@ from nmsat.simulator.machine.memory import DmaModel
 from nmsat.simulator.machine.update import UpdateModel, UpdateSizes
 
 PARAMETERS = UpdateParameters(32, 4, 4, 4, 8)
+REMOTE = replace(PARAMETERS, hop=2)
 RULE = (0.1, 0.9, 5e-4, 2e-4, 1024.0)
 
 
@@ -136,12 +138,13 @@ SHAPES = [
 ]  # fmt: skip
 
 
-def check(bench, case, memory=random_memory, **options):
+def check(bench, case, memory=random_memory, parameters=PARAMETERS, **options):
     """Memory is golden's, and the cycle model does what the hardware does in every cycle."""
     (status, cycles), image, events = run(bench, case, limit=60_000, memory=memory, **options)
     assert status == Code.OK, case.fields
     assert np.flatnonzero(image != case.expected()).tolist() == [], case.fields
-    sizes = UpdateSizes(PARAMETERS.bus_bytes, PARAMETERS.wuve_lanes, PARAMETERS.sore_lanes)
+    p = parameters
+    sizes = UpdateSizes(p.bus_bytes, p.wuve_lanes, p.sore_lanes, p.hop)
     found, handshakes = run_model(partial(UpdateModel, sizes), memory(**options), case.item)
     assert first_difference(handshakes, events) is None
     assert found == cycles
@@ -150,6 +153,26 @@ def check(bench, case, memory=random_memory, **options):
 @pytest.mark.parametrize("number", range(len(SHAPES)))
 def test_a_descriptor_in_values_and_in_cycles(bench, number):
     check(bench, Case(np.random.default_rng(number), **SHAPES[number]), latency=5 + number)
+
+
+@pytest.fixture(scope="module")
+def remote_bench():
+    return CxxrtlBench(Emission().emit(UpdateUnit(REMOTE), "update_unit"), "-O0")
+
+
+@pytest.mark.parametrize("number", range(len(SHAPES)))
+def test_engines_in_another_region_do_the_same_as_their_model(remote_bench, number):
+    """Every other case with a memory that pauses at random, so that links run full and empty."""
+    case, stall = Case(np.random.default_rng(number), **SHAPES[number]), (0.0, 0.4)[number % 2]
+    check(remote_bench, case, parameters=REMOTE, latency=9, stall=stall, seed=number)
+
+
+@pytest.mark.parametrize("after", [30, 90, 150])
+def test_a_reset_at_any_time_empties_the_links(remote_bench, after):
+    case = Case(np.random.default_rng(3), **SHAPES[3])
+    (status, _), _, _ = run(remote_bench, case, limit=after)
+    assert status is None
+    check(remote_bench, case, parameters=REMOTE)
 
 
 @pytest.mark.parametrize("number", [4, 5])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...dataflow.program import Descriptor
+from .parts import Pipe
 
 
 class Link:
@@ -50,6 +51,42 @@ class Link:
         if arrived is not None:
             self.items.append(arrived)
         self._in, self._out = None, False
+
+
+class RemotePipe:
+    """An engine's :class:`.parts.Pipe` behind two links."""
+
+    __slots__ = ("_from", "_pipe", "_to")
+
+    def __init__(self, stages: int, hop: int) -> None:
+        self._to, self._from, self._pipe = Link(hop), Link(hop), Pipe(stages)
+
+    @property
+    def ready(self) -> bool:
+        """A word would be taken."""
+        return self._to.room
+
+    @property
+    def word(self) -> Any:
+        """What is offered at the end; None if nothing is."""
+        return self._from.items[0] if self._from.items else None
+
+    def push(self, word: Any) -> None:
+        """Give a word, not None, in this cycle; only if ``ready``."""
+        self._to.push(word)
+
+    def pop(self) -> Any:
+        """Take the word in this cycle."""
+        return self._from.pop()
+
+    def step(self) -> None:
+        """End the cycle."""
+        if self._to.items and self._pipe.ready:
+            self._pipe.push(self._to.pop())
+        if self._pipe.word is not None and self._from.room:
+            self._from.push(self._pipe.pop())
+        for part in (self._to, self._pipe, self._from):
+            part.step()
 
 
 class _Read:

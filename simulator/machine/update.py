@@ -16,6 +16,7 @@ from ...models.accelerator import Accelerator
 from ...models.errors import NmsatError
 from .memory import WORDS_AHEAD
 from .parts import Pipe, Queue, TransposerModel
+from .remote import RemotePipe
 from .update_plan import TILE, Plan
 
 MASKS = 4
@@ -28,18 +29,24 @@ _FROM_DENSE, _FROM_COLUMN, _FROM_ROW = range(3)
 
 @dataclass(frozen=True, slots=True)
 class UpdateSizes:
-    """What the unit is generated for: bytes of a memory word, lanes of WUVE and of SORE."""
+    """What the unit is generated for: bytes of a memory word, lanes of WUVE and of SORE, registers before them."""
 
     bus_bytes: int
     wuve_lanes: int
     sore_lanes: int
+    hop: int = 0
 
     @classmethod
     def of(cls, accelerator: Accelerator) -> UpdateSizes:
         """The unit of an accelerator: one port feeds ``bus_bytes / 4`` lanes at most."""
         bus = accelerator.axi_data_bits // 8
         lanes = min(accelerator.wuve_lanes, bus // 4)
-        return cls(bus, 1 << lanes.bit_length() - 1, min(accelerator.sore_lanes, TILE // 2))
+        lanes = 1 << lanes.bit_length() - 1
+        return cls(bus, lanes, min(accelerator.sore_lanes, TILE // 2), accelerator.slr_hop_cycles)
+
+    def engine(self, latency: int) -> Any:
+        """An engine's pipeline: its stages and a skid buffer."""
+        return RemotePipe(latency - 1, self.hop) if self.hop else Pipe(latency - 1)
 
 
 class UpdateModel:
@@ -80,7 +87,7 @@ class UpdateModel:
         # mask and update
         self._expanding: int | None = None
         self._masks, self._ahead = Queue(MASKS), 0
-        self._wuve = Pipe(WUVE_LATENCY_CYCLES - 1)
+        self._wuve = sizes.engine(WUVE_LATENCY_CYCLES)
         self._joined = self._collected = 0
         self._w32, self._v32, self._rows = Queue(2 * words), Queue(2 * words), Queue(2)
         self._served = [False, False, False]
@@ -89,7 +96,7 @@ class UpdateModel:
         self._transposer, self._tiles = TransposerModel(), 0
         self._columns: Iterator[int] = iter(())
         self._left = 0  # groups that have not entered SORE
-        self._sore, self._plane_tags = Pipe(SORE_LATENCY_CYCLES - 1), Queue(16)
+        self._sore, self._plane_tags = sizes.engine(SORE_LATENCY_CYCLES), Queue(16)
         self._got, self._plane_full, self._second = 0, False, False
         # writing
         self._turn, self._first, self._run_left, self._unanswered = _NONE, True, 0, 0
