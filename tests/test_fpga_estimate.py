@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nmsat.__main__ import main
+from nmsat.commands.fpga import largest_table
 from nmsat.fpga import design_area
 from nmsat.fpga import generate as generating
 from nmsat.fpga.board import Board
@@ -253,3 +254,21 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
     assert err.startswith(f"nmsat: {message}")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tables_of_largest_arrays_are_those_of_the_record():
+    """fpga/README.md and docs/window.md print reports/area/largest.json, whose designs fit and whose regions add up."""
+    rows = json.loads((ROOT / "reports/area/largest.json").read_text())
+    readme = (ROOT / "fpga/README.md").read_text()
+    assert [(row["pattern"], row["accumulator"]) for row in rows] == [
+        ("2:4", "fp32"), ("2:8", "fp32"), ("2:16", "fp32"), ("2:8", "window"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["fits"]
+        for kind in KINDS:
+            assert sum(region["used"][kind] for region in row["slrs"]) == row["total"][kind]
+            assert all(region["used"][kind] <= region["usable"][kind] for region in row["slrs"])
+        pattern, *cells = largest_table([row])[-1].strip("| ").split(" | ")
+        assert f"| {pattern} | {row['accumulator']} | {' | '.join(cells)} |" in readme
+    window = (ROOT / "docs/window.md").read_text()
+    assert all(f"| 2:8 | {row['accumulator']} | {row['rows']}x" in window for row in rows if row["pattern"] == "2:8")
