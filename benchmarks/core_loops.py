@@ -4,6 +4,7 @@
 width (6 of the cores described). One core is used; what shares it is noticed, and waited for.
 """
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".c")
 
+if platform.machine() not in ("x86_64", "AMD64"):
+    sys.exit(f"core_loops: needs an x86-64 processor, not {platform.machine()}")
 compiler = shutil.which("gcc")
 if compiler is None:
     sys.exit("core_loops: gcc is not installed; install it with: apt-get install gcc")

@@ -229,7 +229,7 @@ def _read(rtlil: str) -> dict[str, _Module]:
             kind, ports, clocked = match[1], [], match[1] == "$dff"
             if kind.startswith("$"):
                 cells.append((module, kind, {}))
-            if not kind.startswith("$"):
+            else:
                 module.placed.append((match[2].removeprefix("\\"), kind.removeprefix("\\"), ports))
         elif match := _CONNECT.match(line):
             bits = _bits(match[2], module.widths)
@@ -270,7 +270,7 @@ def _of_cell(
     kind: str, connected: dict[str, list[_Bit | None]], registers: set[_Bit]
 ) -> list[tuple[list[_Bit], list[_Bit]]]:
     """Bits that a cell of logic makes, and those that it makes them from; nothing of registers and memories' writes."""
-    targets = connected.get("Y") or connected.get("DATA" if kind == "$memrd_v2" else "Y") or []
+    targets = connected.get("DATA" if kind == "$memrd_v2" else "Y", [])
     if any(bit in registers for bit in targets if bit):
         return []
     sources = [bits for port, bits in connected.items() if port in ("A", "B", "ADDR")]

@@ -40,10 +40,7 @@ class Accelerator(NamedFile, frozen=True):
     multiplier_latency_cycles: int = Field(ge=1, le=32, description="Lm")
     adder_latency_cycles: int = Field(ge=1, le=32, description="La of accumulator: fp32; the window's is 1")
     slr_hop_cycles: int = Field(
-        default=0,
-        ge=0,
-        le=16,
-        description="registers of every way between super logic regions",
+        default=0, ge=0, le=16, description="registers of every way between super logic regions"
     )
     clock_mhz: int = Field(ge=1, le=2000)
     # buffers, bytes of one bank of two

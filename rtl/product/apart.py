@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 
 from ..emit import place
 from ..regions import across
-from .lanes import Lane, Pointer
+from .lanes import Lane, Pointer, lane_terms
 from .sizes import Sizes
 
 _STROBES = ("clear", "read_enable")
@@ -59,23 +59,12 @@ def lanes_apart(
     at once: the write is as late as the use.
     """
     a_side, hop, array = side == "a", sizes.array.hop, sizes.array
-    steps = {"clear": begin, "committed": committed}
+    terms = lane_terms(side, plan)
     write = {
         "address": scatter.address, "places": scatter.places, "word": scatter.word, "spread": scatter.spread,
+        "shift": terms.pop("shift"),
     }  # fmt: skip
-    if a_side:
-        write |= {"shift": plan.shift}
-        steps |= {
-            "steps": plan.a_steps, "steps_last": plan.a_steps_last, "blocks": plan.m_blocks,
-            "times": Mux(plan.a_stays, plan.n_tiles, 1), "words": 1, "again": 1,
-        }  # fmt: skip
-    else:
-        write |= {"shift": plan.keep_shift}
-        steps |= {
-            "steps": plan.b_steps, "steps_last": plan.b_steps, "blocks": 1,
-            "times": Mux(plan.b_stays, plan.m_blocks, 1), "words": plan.keep,
-            "again": Mux(plan.ws, 1, plan.interleave),
-        }  # fmt: skip
+    steps = {"clear": begin, "committed": committed, **terms}
 
     def pointer(name: str) -> Any:
         found: Any = place(m, platform, f"{name}_{side}", Pointer)

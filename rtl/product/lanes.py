@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -149,6 +149,20 @@ class Pointer(wiring.Component):
         at = _walk(m, self)
         _clear(m, self, at, _offer(m, self, at))
         return m
+
+
+def lane_terms(side: Literal["a", "b"], plan: Any) -> dict[str, Any]:
+    """What a plan tells the lanes of activations ("a") or weights ("b"), by port."""
+    if side == "a":
+        return {
+            "shift": plan.shift, "steps": plan.a_steps, "steps_last": plan.a_steps_last, "blocks": plan.m_blocks,
+            "times": Mux(plan.a_stays, plan.n_tiles, 1), "words": 1, "again": 1,
+        }  # fmt: skip
+    return {
+        "shift": plan.keep_shift, "steps": plan.b_steps, "steps_last": plan.b_steps, "blocks": 1,
+        "times": Mux(plan.b_stays, plan.m_blocks, 1), "words": plan.keep,
+        "again": Mux(plan.ws, 1, plan.interleave),
+    }  # fmt: skip
 
 
 class _Walk(NamedTuple):

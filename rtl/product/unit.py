@@ -23,7 +23,7 @@ from ..split_array import SplitArray
 from ..stce import Stce
 from ..uspe import address_bits
 from .apart import Lanes, in_halves, lanes_apart
-from .lanes import Lane
+from .lanes import Lane, lane_terms
 from .loader import Loader
 from .plan import Planner
 from .results import OutputColumn
@@ -256,18 +256,7 @@ class ProductUnit(wiring.Component):
                 lane.one.eq(scatter.each.word_select(number, kind["element"])),
                 lane.committed.eq(committed), lane.ready.eq(ready[number]),
             ]  # fmt: skip
-            if a_side:
-                m.d.comb += [
-                    lane.shift.eq(plan.shift), lane.steps.eq(plan.a_steps), lane.steps_last.eq(plan.a_steps_last),
-                    lane.blocks.eq(plan.m_blocks), lane.times.eq(Mux(plan.a_stays, plan.n_tiles, 1)),
-                    lane.words.eq(1), lane.again.eq(1),
-                ]  # fmt: skip
-            else:
-                m.d.comb += [
-                    lane.shift.eq(plan.keep_shift), lane.steps.eq(plan.b_steps), lane.steps_last.eq(plan.b_steps),
-                    lane.blocks.eq(1), lane.times.eq(Mux(plan.b_stays, plan.m_blocks, 1)),
-                    lane.words.eq(plan.keep), lane.again.eq(Mux(plan.ws, 1, plan.interleave)),
-                ]  # fmt: skip
+            m.d.comb += [getattr(lane, name).eq(value) for name, value in lane_terms(side, plan).items()]
             payloads.append(lane.payload[: 16 * s.array.max_group] if a_side else lane.payload)
             valids.append(lane.valid)
         m.d.comb += loader.released.eq(lane.released)

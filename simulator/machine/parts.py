@@ -140,3 +140,27 @@ class TransposerModel:
             full[self._read] = False
             self._read = 1 - self._read
         self.out.step()
+
+
+class Stages:
+    """:class:`nmsat.rtl.stream.PipelineControl` around ``count`` stages."""
+
+    __slots__ = ("slots",)
+
+    def __init__(self, count: int) -> None:
+        self.slots: deque[Any] = deque([None] * count)
+
+    @property
+    def last(self) -> Any:
+        """What is in the last stage."""
+        return self.slots[-1]
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is in any stage."""
+        return all(slot is None for slot in self.slots)
+
+    def move(self, new: Any) -> None:
+        """End the cycle: every stage takes what was in the one before, the first one ``new``."""
+        self.slots.pop()
+        self.slots.appendleft(new)

@@ -14,6 +14,8 @@ from ...models.accelerator import Accelerator
 
 SEGMENT = 64
 X_RUN = 32
+RECORDS = 16  # of runs, in a queue behind a loader or before the writer
+STAGES = 5  # of a loader, and of what makes runs of results
 
 
 def _power(value: int) -> int:

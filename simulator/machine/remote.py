@@ -7,50 +7,35 @@ from collections.abc import Callable
 from typing import Any
 
 from ...dataflow.program import Descriptor
-from .parts import Pipe
+from .parts import Pipe, Queue
 
 
-class Link:
-    """A stream through ``hop`` registers into a queue; word of its room comes back through as many.
+class Link(Queue):
+    """A queue behind ``hop`` registers; word of its room comes back through as many.
 
-    As :class:`.parts.Queue` at either end: ``room`` where words go in, ``items`` where they come out.
+    ``room`` is seen where words go in, ``items`` where they come out.
     """
 
-    __slots__ = ("_back", "_free", "_in", "_out", "_wire", "items")
+    __slots__ = ("_back", "_free", "_wire")
 
     def __init__(self, hop: int) -> None:
-        self.items: deque[Any] = deque()
-        self._free = 2 * hop + 2
+        super().__init__(2 * hop + 2)
+        self._free = self.depth
         self._wire: deque[Any] = deque([None] * hop)
         self._back = deque([False] * hop)
-        self._in: Any = None
-        self._out = False
 
     @property
     def room(self) -> bool:
-        """A word would be taken."""
+        """A word would be taken, as far as is known here."""
         return self._free > 0
-
-    def push(self, word: Any) -> None:
-        """Give a word, not None, in this cycle; only if there is ``room``."""
-        self._in = word
-
-    def pop(self) -> Any:
-        """Take the first word in this cycle."""
-        self._out = True
-        return self.items[0]
 
     def step(self) -> None:
         """End the cycle."""
         self._wire.append(self._in)
         self._back.append(self._out)
         self._free += self._back.popleft() - (self._in is not None)
-        if self._out:
-            self.items.popleft()
-        arrived = self._wire.popleft()
-        if arrived is not None:
-            self.items.append(arrived)
-        self._in, self._out = None, False
+        self._in = self._wire.popleft()
+        super().step()
 
 
 class RemotePipe:
