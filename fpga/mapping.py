@@ -13,30 +13,51 @@ from pathlib import Path
 
 from ..rtl.cache import built, kept
 from ..rtl.emit import Emitted, kinds_of, module_texts, with_kinds
-from ..rtl.yosys import run_yosys, yosys_version
+from ..rtl.yosys import compile_yosys, run_yosys, yosys_file, yosys_version
 
 FAMILY = "xcup"
-_ALL = "nmsat_all"
-# Every module keeps its boundary, so that an element is mapped once and counted as often as it occurs. Memories of
-# more than a few block memories become UltraRAM. Where no module has a memory, the step that maps them finds nothing:
-# reading its libraries would be most of what a small run takes.
-_MAP = f"synth_xilinx -family {FAMILY} -top {_ALL} -noiopad -noclkbuf -uram"
-_STEPS = {True: _MAP, False: f"{_MAP} -run begin:map_memory\n{_MAP} -run map_ffram:"}
-_SCRIPT = f"""\
-read_rtlil design.il
-hierarchy -top {_ALL}
-{{steps}}
-tee -q -o stat.json stat -json -tech xilinx
-delete t:FD* t:DSP48E2 t:RAM* t:SRL* t:URAM* {{modules}}
-tee -q -o depth.txt ltp
+# The steps of `synth_xilinx` (yosys prints them by `help synth_xilinx`), but for three that would be most of a run:
+# of the cells of all families, at which every pass looks, only those are read that a module can come to; block memories
+# have a map of our own; and where a module has no memory there is nothing to map. Every module keeps its boundary, so
+# that an element is mapped once and counted as often as it occurs. What is larger than a few block memories becomes
+# UltraRAM.
+_CELLS = (
+    "INV", "LUT*", "$__ABC9_*", "MUXF*", "CARRY*", "FD*E", "SRL*", "RAM16*", "RAM32*", "RAM64*", "RAM128*", "RAM256*",
+    "RAM512*",
+)  # fmt: skip
+_CELLS_ELSEWHERE = ("DSP48E2", "RAMB18E2", "RAMB36E2", "URAM288")
+_READ = f"""\
+read_verilog -lib -specify +/xilinx/cells_sim.v
+delete =* {" ".join(f"={name} %d" for name in _CELLS)}
+read_verilog -lib cells.v
+design -save cells
 """
-# Characters of RTLIL in a run: yosys reads its libraries in each, and its passes cost more a module the more there are.
-# Which modules are together may move a LUT here and there, so that the number of processors has no say in it.
-_RUN_SIZE = 250_000
+_MAP = f"synth_xilinx -family {FAMILY} -top alone -noiopad -noclkbuf -uram"
+_MAP_MEMORY = """\
+memory_libmap -logic-cost-rom 0.015625 -lib +/xilinx/lutrams_xcu.txt -lib +/xilinx/brams_xc4v.txt -D HAS_SIZE_36 \
+-D HAS_MIXWIDTH_SDP -D HAS_ADDRCE -lib +/xilinx/urams.txt
+techmap -map +/xilinx/lutrams_xc5v_map.v
+techmap -map block_memories.v
+techmap -map +/xilinx/urams_map.v
+"""
+_MAP_ALONE = f"""\
+design -load cells
+read_rtlil {{name}}.il
+hierarchy -check -top alone
+{_MAP} -run prepare:map_memory
+{{memory}}\
+{_MAP} -run map_ffram:check
+hierarchy -check
+tee -q -o {{name}}.json stat -json -tech xilinx
+delete t:FD* t:DSP48E2 t:RAM* t:SRL* t:URAM* t:box_*
+tee -q -o {{name}}.txt ltp
+"""
+# Characters of RTLIL in a run: enough that to start yosys and to read its cells is a small part of it.
+_RUN_SIZE = 100_000
 _MODULE = re.compile(r"^module \\\S+")
 _LOGIC = re.compile(r"^  (?:cell (?!\\box_)|process |memory )", re.M)
 _PORT = re.compile(r"^  wire (?:width \d+ )?(?:input|output) .*$", re.M)
-_DEPTH = re.compile(r"^Longest topological path in (\S+) \(length=(\d+)\)", re.M)
+_DEPTH = re.compile(r"^Longest topological path in alone \(length=(\d+)\)", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +95,11 @@ class _Alone:
 
     def inputs(self, version: str) -> list[str]:
         """All that its mapping follows from."""
-        return [self.text, *sorted(self.boxes), _STEPS[self.has_memory], _SCRIPT, version]
+        return [self.text, *sorted(self.boxes), _READ, self.script("alone"), _block_memories(), version]
+
+    def script(self, name: str) -> str:
+        """Yosys commands that map it from ``name.il`` to ``name.json`` and ``name.txt``."""
+        return _MAP_ALONE.format(name=name, memory=_MAP_MEMORY if self.has_memory else "")
 
 
 def map_modules(emitted: Emitted) -> dict[str, Mapped]:
@@ -97,6 +122,8 @@ def map_modules(emitted: Emitted) -> dict[str, Mapped]:
             content = json.dumps({"cells": mapped.cells, "depth": mapped.depth})
             built("module", module.inputs(version), lambda folder, content=content: _write(folder, content))
 
+    if missing:
+        compile_yosys()  # before many would at a time
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         list(pool.map(keep, _runs(sorted(missing, key=lambda module: module.text))))
     return {name: _read(kept("module", found[name])) if name in found else Mapped({}, 0) for name in modules}
@@ -123,13 +150,10 @@ def _box(text: str) -> tuple[str, str]:
 
 
 def _runs(modules: list[_Alone]) -> list[list[_Alone]]:
-    """Modules by run of yosys, the largest first: the small ones in groups, those with memories and those without."""
-    found = []
-    for kind in (True, False):
-        alike = [module for module in modules if module.has_memory == kind]
-        found += [[module] for module in alike if len(module.text) >= _RUN_SIZE]
-        rest = [module for module in alike if len(module.text) < _RUN_SIZE]
-        found += _groups(rest, -(-sum(len(module.text) for module in rest) // _RUN_SIZE))
+    """Modules by run of yosys, the largest first: the small ones in groups."""
+    large = [[module] for module in modules if len(module.text) >= _RUN_SIZE]
+    small = [module for module in modules if len(module.text) < _RUN_SIZE]
+    found = large + _groups(small, -(-sum(len(module.text) for module in small) // _RUN_SIZE))
     return sorted(found, key=lambda run: -sum(len(module.text) for module in run))
 
 
@@ -145,24 +169,34 @@ def _groups(modules: list[_Alone], count: int) -> list[list[_Alone]]:
 
 
 def _map(modules: list[_Alone]) -> dict[_Alone, Mapped]:
-    """One run of yosys."""
-    boxes = sorted(set[str]().union(*(module.boxes for module in modules)))
+    """One run of yosys; each module by itself, so that it comes out the same beside whatever others."""
     names = {f"alone{number}": module for number, module in enumerate(modules)}
-    cells = "".join(f"  attribute \\keep 1\n  cell \\{name} \\placed_{name}\n  end\n" for name in names)
-    texts = (_MODULE.sub(rf"module \\{name}", module.text) for name, module in names.items())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "design.il").write_text("".join([*boxes, *texts, f"module \\{_ALL}\n{cells}end\n"]))
-        steps = _STEPS[any(module.has_memory for module in modules)]
-        run_yosys(folder, _SCRIPT.format(steps=steps, modules="t:alone* t:box_*"))
-        stat = json.loads((folder / "stat.json").read_text())["modules"]
-        depths = dict(_DEPTH.findall((folder / "depth.txt").read_text()))
-    found = {}
-    for name, module in names.items():
-        cells = stat[f"\\{name}"]["num_cells_by_type"]
-        own = {kind: count for kind, count in cells.items() if not kind.startswith("box_")}
-        found[module] = Mapped(own, int(depths.get(name, 0)))
-    return found
+        (folder / "cells.v").write_text(_cells_elsewhere())
+        (folder / "block_memories.v").write_text(_block_memories())
+        for name, module in names.items():
+            (folder / f"{name}.il").write_text("".join([*sorted(module.boxes), module.text]))
+        run_yosys(folder, _READ + "".join(module.script(name) for name, module in names.items()))
+        return {module: _mapped(folder / name) for name, module in names.items()}
+
+
+def _mapped(results: Path) -> Mapped:
+    """What yosys has written of a module."""
+    cells = json.loads(results.with_suffix(".json").read_text())["modules"]["\\alone"]["num_cells_by_type"]
+    depth = _DEPTH.search(results.with_suffix(".txt").read_text())
+    own = {kind: count for kind, count in cells.items() if not kind.startswith("box_")}
+    return Mapped(own, int(depth[1]) if depth else 0)
+
+
+def _block_memories() -> str:
+    return Path(__file__).with_name("block_memories.v").read_text()
+
+
+def _cells_elsewhere() -> str:
+    """Verilog of the cells that yosys keeps beside hundreds of others: to read those takes a second."""
+    text = yosys_file("xilinx/cells_xtra.v").read_text()
+    return "".join(re.findall(rf"^module (?:{'|'.join(_CELLS_ELSEWHERE)})\(.*?^endmodule\n", text, re.M | re.S))
 
 
 def _write(folder: Path, text: str) -> None:

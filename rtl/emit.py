@@ -8,9 +8,11 @@ once and placed by ``Instance`` everywhere.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +141,8 @@ class Emission:
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise NmsatError.rule("", "name", "a lower-case identifier", name)
-        ports = self._convert(component, self._fresh(name))
+        with _nothing_collected():
+            ports = self._convert(component, self._fresh(name))
         counts: Counter[str] = Counter({name: 1})
         for label in reversed(list(self._cells)):  # a module is converted after those that it places
             for placed, times in self._cells[label].items():
@@ -169,6 +172,19 @@ class Emission:
         return tuple(
             Port(name, int(width or 1), direction == "input") for width, direction, name in _PORT.findall(bodies[label])
         )
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without the collector of cycles: a conversion makes millions of objects and drops few, and looking through them
+    time and again is a quarter of it (a 32x32 top: 28 s for 37 s, with 0.8 GB for 0.4 GB)."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def module_texts(rtlil: str) -> dict[str, str]:

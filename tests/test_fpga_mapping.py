@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
-import os
+import json
 
 import pytest
-from amaranth.hdl import Shape, Value
+from amaranth.hdl import Module, Shape, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
 
 from nmsat.fpga import mapping
 from nmsat.fpga.board import Board
@@ -28,6 +31,7 @@ from nmsat.rtl.top import Top
 from nmsat.rtl.vector_unit import VectorUnit
 from nmsat.rtl.verilog import verilog_of
 from nmsat.rtl.wuve import Wuve
+from nmsat.rtl.yosys import run_yosys
 
 SMALL = Accelerator.load("sat_4x4").replace(rows=2, max_keep=1, max_group=2)
 CUT = SMALL.replace(name="cut", slr_hop_cycles=2)
@@ -36,10 +40,6 @@ BOARD = Board.load("vcu1525")
 
 def memory_bank(depth):
     """A component with one memory of 64 bits a word."""
-    from amaranth.hdl import Module, Signal
-    from amaranth.lib import wiring
-    from amaranth.lib.memory import Memory
-    from amaranth.lib.wiring import In, Out
 
     class Bank(wiring.Component):
         at: Signal
@@ -70,6 +70,7 @@ def runs(monkeypatch, tmp_path):
         return {module: mapping.Mapped({"LUT1": len(module.text)}, 1) for module in modules}
 
     monkeypatch.setattr(mapping, "_map", answer)
+    monkeypatch.setattr(mapping, "compile_yosys", lambda: None)
     monkeypatch.setenv("NMSAT_CACHE", str(tmp_path / "cache"))
     return seen
 
@@ -111,20 +112,72 @@ def test_what_a_stopped_estimate_has_mapped_is_kept(runs, monkeypatch):
     assert not set(first) & {module for run in runs[1:] for module in run}
 
 
-def test_yosys_maps_a_module_the_same_beside_any_others(monkeypatch, tmp_path):
-    """Alone or not, with the step for memories or, where no module of a run has one, without."""
-    design, large = epilogue(2), for_card(memory_bank(2048))
-    monkeypatch.setenv("NMSAT_CACHE", str(tmp_path))
-    monkeypatch.setattr(mapping, "_RUN_SIZE", 40_000)
-    apart = map_modules(design)
-    assert apart["narrow"].cells["LUT6"] > 0 < apart["narrow"].depth
-    modules = mapping._apart(design)
-    assert len(mapping._runs(list(modules.values()))) == 2
-    (bank,) = mapping._apart(large).values()
-    assert [module.has_memory for module in (bank, *modules.values())] == [True, *[False] * len(modules)]
-    together = mapping._map([*modules.values(), bank])
-    assert {name: together[module] for name, module in modules.items()} == apart
-    assert together[bank].cells["URAM288"] == 1
+class Mixed(wiring.Component):
+    """What a module can come to: carries, a product, shift registers, and memories that have rows and width enough for
+    each kind of block; ``rows`` and ``width`` of the one that two ports read and write."""
+
+    def __init__(self, rows, width):
+        self.rows, self.width = rows, width
+        super().__init__({"a": In(16), "at": In(12), "b": In(width), "far": Out(16), "sum": Out(33), "old": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.width, depth=self.rows, init=[])
+        read, write = memory.read_port(), memory.write_port()
+        m.d.comb += [read.addr.eq(self.at), write.addr.eq(self.at ^ 1), write.data.eq(self.b), write.en.eq(self.a[0])]
+        m.d.comb += self.old.eq(read.data)
+        line = self.a
+        for _ in range(8):
+            late = Signal(16)
+            m.d.sync += late.eq(line)
+            line = late
+        product = Signal(32)
+        m.d.sync += [product.eq(self.a * line), self.sum.eq(product + self.b[:8]), self.far.eq(line)]
+        return m
+
+
+SHAPES = [(16, 24, "RAM32M"), (64, 18, "RAM64M"), (512, 18, "RAMB18E2"), (512, 36, "RAMB18E2"), (512, 72, "RAMB36E2"),
+          (2048, 72, "URAM288")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """A module each kind of memory, and two without."""
+    banks = [for_card(Emission().emit(Mixed(rows, width), "mixed")) for rows, width, _ in SHAPES]
+    parts = mapping._apart(epilogue(1))
+    return [*(mapping._apart(bank)["mixed"] for bank in banks), parts["narrow"], parts["epilogue"]]
+
+
+@pytest.fixture(scope="module")
+def together(alone):
+    return mapping._map(alone)
+
+
+def test_yosys_maps_a_module_the_same_beside_any_others(alone, together):
+    for module in (alone[2], alone[-2]):
+        assert mapping._map([module])[module] == together[module]
+    for module, (*_, kind) in zip(alone, SHAPES, strict=False):
+        assert any(name.startswith(kind) for name in together[module].cells), kind
+
+
+def test_the_steps_are_those_of_synth_xilinx(alone, together, tmp_path):
+    """Its own script, with the cells of all families and its own map of block memories, finds the same cells."""
+    script = "".join(
+        f"design -reset\nread_rtlil {number}.il\n{mapping._MAP}\ntee -q -o {number}.json stat -json -tech xilinx\n"
+        for number in range(len(alone))
+    )
+    for number, module in enumerate(alone):
+        (tmp_path / f"{number}.il").write_text("".join([*sorted(module.boxes), module.text]))
+    run_yosys(tmp_path, script)
+    for number, module in enumerate(alone):
+        cells = json.loads((tmp_path / f"{number}.json").read_text())["modules"]["\\alone"]["num_cells_by_type"]
+        assert {kind: count for kind, count in cells.items() if not kind.startswith("box_")} == together[module].cells
+
+
+def test_a_cell_that_was_not_read_is_an_error(alone, monkeypatch):
+    monkeypatch.setattr(mapping, "_cells_elsewhere", lambda: "")
+    with pytest.raises(RuntimeError, match="RAMB18E2"):
+        mapping._map([alone[2]])
 
 
 def test_large_memories_are_marked_as_ultraram_without_contents():
@@ -174,22 +227,13 @@ def test_groups_are_of_similar_size_and_lose_nothing():
     assert mapping._groups(modules[:1], 4) == [modules[:1]]
 
 
-def test_runs_are_short_and_those_without_memories_are_apart(monkeypatch):
-    plain = [mapping._Alone(f"{n} {'x' * 70_000}", frozenset()) for n in range(6)]
-    memories = [mapping._Alone(f"{n}\n  memory width 8 size 2 \\m\n", frozenset()) for n in range(2)]
+def test_runs_are_short():
+    small = [mapping._Alone(f"{n} {'x' * 30_000}", frozenset()) for n in range(6)]
     large = mapping._Alone("x" * 300_000, frozenset())
-    for processors in (1, 16):  # which must not matter
-        monkeypatch.setattr(os, "cpu_count", lambda count=processors: count)
-        runs = mapping._runs([*memories, *plain, large])
-        assert [len(run) for run in runs] == [1, 3, 3, 2]
-        assert [{module.has_memory for module in run} for run in runs] == [{False}, {False}, {False}, {True}]
+    assert [len(run) for run in mapping._runs([*small, large])] == [1, 3, 3]
 
 
 def test_modules_of_wires_alone_are_not_mapped(runs):
-    from amaranth.hdl import Module
-    from amaranth.lib import wiring
-    from amaranth.lib.wiring import In, Out
-
     class Wires(wiring.Component):
         def __init__(self):
             super().__init__({"a": In(8), "b": Out(8)})
