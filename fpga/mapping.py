@@ -9,6 +9,7 @@ import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ..rtl.cache import built, kept
@@ -171,8 +172,8 @@ def _groups(modules: list[_Alone], count: int) -> list[list[_Alone]]:
 def _map(modules: list[_Alone]) -> dict[_Alone, Mapped]:
     """One run of yosys; each module by itself, so that it comes out the same beside whatever others."""
     names = {f"alone{number}": module for number, module in enumerate(modules)}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         (folder / "cells.v").write_text(_cells_elsewhere())
         (folder / "block_memories.v").write_text(_block_memories())
         for name, module in names.items():
@@ -189,6 +190,7 @@ def _mapped(results: Path) -> Mapped:
     return Mapped(own, int(depth[1]) if depth else 0)
 
 
+@cache
 def _block_memories() -> str:
     return Path(__file__).with_name("block_memories.v").read_text()
 

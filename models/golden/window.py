@@ -143,19 +143,6 @@ def round_sum_reference(total: int, window: Window, fraction_bits: int, least_ex
     return total < 0, kept + (rest > half or (rest == half and kept & 1)), last
 
 
-def binary16_reference(total: int, flagged: bool, window: Window) -> int:
-    """Bits of :meth:`WindowSums.to_binary16` for one sum."""
-    if flagged:
-        return NAN16
-    negative, significand, last = round_sum_reference(total, window, 10, -14)
-    if significand << 24 >= 1 << 40 - last and significand:  # significand * 2^last >= 2^16
-        significand, last = 0x7C00, -24
-    elif significand:
-        # the biased exponent and the hidden bit add up: a significand of 2^10 at the least exponent is normal
-        significand += max(last + 24, 0) << 10
-    return negative << 15 | significand
-
-
 def binary32_reference(total: int, flagged: bool, window: Window) -> int:
     """Bits of :meth:`WindowSums.to_binary32` (nearest even) for one sum."""
     if flagged:

@@ -209,11 +209,6 @@ def conv_fields(weights: NDArray[Any], channels: int, groups: int, where: str) -
     return op, {"ic": channels, "oc": oc, "groups": groups}
 
 
-def read_shapes(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Static shapes of arrays by name."""
-    return {name: tuple(int(i) for i in array.shape) for name, array in data.items()}
-
-
 def sibling_yaml(path: Path) -> Path | None:
     """The YAML of the same stem beside a tensor file."""
     for suffix in (".yaml", ".yml"):
