@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import NmsatError
 from ..window import MAX_TERMS_LOG2, Window
-from .floats import F16, F32, NAN16, NAN32, U16, canonical, narrow, require_dtype, to_bits
+from .floats import F16, F32, NAN32, U16, canonical, narrow, require_dtype, to_bits
 from .nm_format import U8
 from .products import check_operands
 
