@@ -1,5 +1,10 @@
 // Block memories as yosys' `memory_libmap` names them, each as the primitive that it occupies. Yosys' own map also works
 // out initial contents and the order of parity bits, which takes seconds a run and changes no area: both are left out.
+// Data of a primitive: a half of H bits for either port, of them D data and the rest parity; `new` in, `old` out.
+`define DATA \
+    .DINADIN(new[D-1:0]), .DINPADINP(new[H-1:D]), .DINBDIN(new[H+D-1:H]), .DINPBDINP(new[2*H-1:H+D]), \
+    .DOUTADOUT(old[D-1:0]), .DOUTPADOUTP(old[H-1:D]), .DOUTBDOUT(old[H+D-1:H]), .DOUTPBDOUTP(old[2*H-1:H+D])
+
 module \$__XILINX_BLOCKRAM_TDP_ (...);
   parameter INIT = 0;
   parameter OPTION_MODE = "FULL";
@@ -29,24 +34,19 @@ module \$__XILINX_BLOCKRAM_TDP_ (...);
   output [PORT_A_RD_WIDTH-1:0] PORT_A_RD_DATA;
   output [PORT_B_RD_WIDTH-1:0] PORT_B_RD_DATA;
 
-  wire [35:0] new_a = PORT_A_WR_DATA, new_b = PORT_B_WR_DATA, old_a, old_b;
-  assign PORT_A_RD_DATA = old_a, PORT_B_RD_DATA = old_b;
+  localparam D = OPTION_MODE == "HALF" ? 16 : 32;
+  localparam H = D / 8 * 9;
+  wire [H-1:0] new_a = PORT_A_WR_DATA, new_b = PORT_B_WR_DATA;
+  wire [2*H-1:0] new = {new_b, new_a}, old;
+  assign PORT_A_RD_DATA = old[H-1:0], PORT_B_RD_DATA = old[2*H-1:H];
 
 `define CONTROLS \
     .CLKARDCLK(PORT_A_CLK), .ENARDEN(PORT_A_CLK_EN), .RSTRAMARSTRAM(PORT_A_RD_SRST), .ADDRARDADDR(PORT_A_ADDR), \
     .CLKBWRCLK(PORT_B_CLK), .ENBWREN(PORT_B_CLK_EN), .RSTRAMB(PORT_B_RD_SRST), .ADDRBWRADDR(PORT_B_ADDR), \
     .WEA({4{PORT_A_WR_EN}}), .WEBWE({4{PORT_B_WR_EN}})
   generate
-    if (OPTION_MODE == "HALF")
-      RAMB18E2 _TECHMAP_REPLACE_ (
-        .DINADIN(new_a[15:0]), .DINPADINP(new_a[17:16]), .DINBDIN(new_b[15:0]), .DINPBDINP(new_b[17:16]),
-        .DOUTADOUT(old_a[15:0]), .DOUTPADOUTP(old_a[17:16]), .DOUTBDOUT(old_b[15:0]), .DOUTPBDOUTP(old_b[17:16]),
-        `CONTROLS);
-    else
-      RAMB36E2 _TECHMAP_REPLACE_ (
-        .DINADIN(new_a[31:0]), .DINPADINP(new_a[35:32]), .DINBDIN(new_b[31:0]), .DINPBDINP(new_b[35:32]),
-        .DOUTADOUT(old_a[31:0]), .DOUTPADOUTP(old_a[35:32]), .DOUTBDOUT(old_b[31:0]), .DOUTPBDOUTP(old_b[35:32]),
-        `CONTROLS);
+    if (OPTION_MODE == "HALF") RAMB18E2 _TECHMAP_REPLACE_ (`DATA, `CONTROLS);
+    else RAMB36E2 _TECHMAP_REPLACE_ (`DATA, `CONTROLS);
   endgenerate
 endmodule
 `undef CONTROLS
@@ -68,23 +68,17 @@ module \$__XILINX_BLOCKRAM_SDP_ (...);
   input [PORT_W_WR_EN_WIDTH-1:0] PORT_W_WR_EN;
   output [PORT_R_WIDTH-1:0] PORT_R_RD_DATA;
 
-  wire [71:0] new = PORT_W_WR_DATA, old;
+  localparam D = OPTION_MODE == "HALF" ? 16 : 32;
+  localparam H = D / 8 * 9;
+  wire [2*H-1:0] new = PORT_W_WR_DATA, old;
   assign PORT_R_RD_DATA = old;
 
 `define CONTROLS \
     .CLKARDCLK(PORT_R_CLK), .ENARDEN(PORT_R_CLK_EN), .RSTRAMARSTRAM(PORT_R_RD_SRST), .ADDRARDADDR(PORT_R_ADDR), \
     .CLKBWRCLK(PORT_W_CLK), .ENBWREN(PORT_W_CLK_EN), .ADDRBWRADDR(PORT_W_ADDR), .WEBWE(PORT_W_WR_EN)
   generate
-    if (OPTION_MODE == "HALF")
-      RAMB18E2 _TECHMAP_REPLACE_ (
-        .DINADIN(new[15:0]), .DINPADINP(new[17:16]), .DINBDIN(new[33:18]), .DINPBDINP(new[35:34]),
-        .DOUTADOUT(old[15:0]), .DOUTPADOUTP(old[17:16]), .DOUTBDOUT(old[33:18]), .DOUTPBDOUTP(old[35:34]),
-        `CONTROLS);
-    else
-      RAMB36E2 _TECHMAP_REPLACE_ (
-        .DINADIN(new[31:0]), .DINPADINP(new[35:32]), .DINBDIN(new[67:36]), .DINPBDINP(new[71:68]),
-        .DOUTADOUT(old[31:0]), .DOUTPADOUTP(old[35:32]), .DOUTBDOUT(old[67:36]), .DOUTPBDOUTP(old[71:68]),
-        `CONTROLS);
+    if (OPTION_MODE == "HALF") RAMB18E2 _TECHMAP_REPLACE_ (`DATA, `CONTROLS);
+    else RAMB36E2 _TECHMAP_REPLACE_ (`DATA, `CONTROLS);
   endgenerate
 endmodule
 `undef CONTROLS

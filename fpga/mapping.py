@@ -94,9 +94,14 @@ class _Alone:
         """Whether it holds more than wires between the modules that it places."""
         return bool(_LOGIC.search(self.text))
 
+    @property
+    def rtlil(self) -> str:
+        """Its text behind its black boxes: a whole design."""
+        return "".join([*sorted(self.boxes), self.text])
+
     def inputs(self, version: str) -> list[str]:
         """All that its mapping follows from."""
-        return [self.text, *sorted(self.boxes), _READ, self.script("alone"), _block_memories(), version]
+        return [self.rtlil, _READ, self.script("alone"), _block_memories(), version]
 
     def script(self, name: str) -> str:
         """Yosys commands that map it from ``name.il`` to ``name.json`` and ``name.txt``."""
@@ -177,17 +182,21 @@ def _map(modules: list[_Alone]) -> dict[_Alone, Mapped]:
         (folder / "cells.v").write_text(_cells_elsewhere())
         (folder / "block_memories.v").write_text(_block_memories())
         for name, module in names.items():
-            (folder / f"{name}.il").write_text("".join([*sorted(module.boxes), module.text]))
+            (folder / f"{name}.il").write_text(module.rtlil)
         run_yosys(folder, _READ + "".join(module.script(name) for name, module in names.items()))
         return {module: _mapped(folder / name) for name, module in names.items()}
 
 
 def _mapped(results: Path) -> Mapped:
     """What yosys has written of a module."""
-    cells = json.loads(results.with_suffix(".json").read_text())["modules"]["\\alone"]["num_cells_by_type"]
     depth = _DEPTH.search(results.with_suffix(".txt").read_text())
-    own = {kind: count for kind, count in cells.items() if not kind.startswith("box_")}
-    return Mapped(own, int(depth[1]) if depth else 0)
+    return Mapped(_own_cells(results.with_suffix(".json")), int(depth[1]) if depth else 0)
+
+
+def _own_cells(stat: Path) -> dict[str, int]:
+    """Primitives by type of ``stat -json``, without the black boxes."""
+    cells = json.loads(stat.read_text())["modules"]["\\alone"]["num_cells_by_type"]
+    return {kind: count for kind, count in cells.items() if not kind.startswith("box_")}
 
 
 @cache

@@ -55,7 +55,7 @@ def run_yosys(folder: Path, script: str) -> str:
     folder : Path
         Working folder. The build sees it as ``.``; file names in the script must be relative to it.
     script : str
-        Yosys commands, one a line. Written to ``script.ys`` there; ``yosys.log`` is what yosys says to it.
+        Yosys commands, one a line. Written to ``script.ys`` there.
 
     Raises
     ------
@@ -70,9 +70,10 @@ def run_yosys(folder: Path, script: str) -> str:
         [sys.executable, "-c", _RUN, "-q", "-l", "yosys.log", "-s", "script.ys"],
         cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
+    log = folder / "yosys.log"
     if done.returncode:  # not every error is printed too
-        log = folder / "yosys.log"
         raise RuntimeError(f"yosys: {done.stderr[-1000:]}{log.read_text()[-1000:] if log.is_file() else ''}")
+    log.unlink()  # megabytes, in folders that are kept
     return done.stdout
 
 
