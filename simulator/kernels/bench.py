@@ -41,7 +41,7 @@ def _tiles() -> dict[str, Kernel]:
     """Candidates: ``family:tile``; of a family the fastest counts, engine by engine."""
     found = {"32x1-standin": STANDIN, "16x1": Kernel(mr=16, arithmetic="mul_add")}
     for panels in ("in_place", "copied"):
-        for mr in (16, 20, 24):
+        for mr in (16, 20, 24, 28):
             kernel = Kernel(mr=mr, unroll=4, stream="interleaved", order="by_count", panels=panels)
             found[f"sparse:{kernel.name}"] = kernel
         kernel = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels=panels, arithmetic="mul_add")
