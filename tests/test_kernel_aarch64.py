@@ -21,6 +21,10 @@ KERNELS = [
     *(kernel for kernel, _ in PRESETS.values()),
     *(Kernel(mr=16, unroll=u, index=i) for u in (1, 2, 4) for i in ("delta", "absolute")),
     Kernel(mr=16, unroll=4, panels="copied"),
+    *(
+        Kernel(mr=8, nr=nr, index=i, stream="interleaved", group=3, panels=p, clamp=CLAMP)
+        for nr, i, p in ((1, "delta", "in_place"), (2, "absolute", "copied"), (4, "delta", "copied"))
+    ),
     *(Kernel(mr=8, nr=nr, unroll=4, clamp=CLAMP, stream="interleaved", order="by_count") for nr in (1, 2, 4)),
     Kernel(mr=8, clamp=(-1.0, 1.0), arithmetic="mul_add", broadcast="presplat"),
     *(Kernel(mr=8, nr=nr, values="int8", arithmetic="mul_add", clamp=CLAMP) for nr in (1, 2, 4)),

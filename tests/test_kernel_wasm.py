@@ -56,6 +56,13 @@ OTHERS = [
         for index in ("delta", "absolute", "dense")
     ),
     Kernel(stream="interleaved", order="by_count", unroll=4, panels="copied"),
+    *(
+        Kernel(mr=8, nr=nr, unroll=4, index=index, stream="interleaved", order=order, panels=panels, group=group)
+        for nr, order in ((1, "by_count"), (2, "natural"), (4, "natural"))
+        for index, panels in (("delta", "in_place"), ("delta", "copied"), ("absolute", "in_place"))
+        for group in (2, 5, 64)
+    ),
+    Kernel(mr=8, stream="interleaved", group=3, broadcast="presplat", arithmetic="mul_add", clamp=(0.0, 6.0)),
     Kernel(index="packed", pattern=Sparsity(2, 8), panels="copied"),
     *(Kernel(mr=8, nr=nr, unroll=u, index="dense") for nr in (1, 2, 4) for u in (1, 2)),
     *(Kernel(mr=8, nr=nr, values="int8", clamp=(0.0, 6.0)) for nr in (1, 2, 4)),

@@ -11,7 +11,7 @@ from .panels import Panel, cut, runs
 from .streams import row_constant, streams
 
 IN, W, D, Z, OUT, N, OS, B, STRIDE = (f"x{i}" for i in range(9))
-COUNT, INDEX, POINTER, NEXT, STEP = "w9", "w11", "x12", "x13", "x14"
+COUNT, LEFT, INDEX, POINTER, NEXT, STEP = "w9", "x10", "w11", "x12", "x13", "x14"
 _SUMS = 16  # v0..v15 hold sums, v16..v27 columns of X, v28..v31 weights
 
 
@@ -166,8 +166,8 @@ class _Writer:
         elif kernel.index == "packed":
             self.put(f"str {IN}, [sp, #72]")
 
-    def tail(self) -> None:
-        """Scale, clamp and store the sums; step to the next row block."""
+    def store(self) -> None:
+        """Scale, clamp and store the sums."""
         kernel, columns = self.kernel, range(len(self.offsets))
         if kernel.values == "int8":
             for h in range(self.height):
@@ -192,6 +192,11 @@ class _Writer:
                 self.put(f"add {POINTER}, {POINTER}, {OS}")
             for v, offset in enumerate(self.offsets):
                 self.put(self.vector("str", int(self.sum(h, v)[1:]), POINTER, offset))
+
+    def tail(self) -> None:
+        """Finish a row block and step to the next."""
+        kernel = self.kernel
+        self.store()
         if self.record:
             self.put(f"ldr {STEP}, [sp, #64]", f"add {OUT}, {OUT}, {STEP}")
         else:
@@ -199,18 +204,40 @@ class _Writer:
         if kernel.index == "packed":
             self.put(f"ldr {IN}, [sp, #72]")
 
+    def grouped(self) -> None:
+        """One row block of the interleaved stream for a group of panels; [sp] keeps what each of them starts from."""
+        panel = self.label()
+        self.put(f"str {W}, [sp, #96]", f"str {IN}, [sp, #104]", f"str {OUT}, [sp, #112]")
+        self.put(f"ldr {LEFT}, [sp, #80]", f"str {LEFT}, [sp, #120]")
+        self.here(panel)
+        self.put(f"ldr {W}, [sp, #96]")
+        self.head()
+        self.loop()
+        self.store()
+        self.put(f"add {OUT}, {OUT}, #{4 * self.panel.columns}")
+        self.put(f"ldr {STEP}, [sp, #88]", f"mov {POINTER}, {IN}", f"ldr {IN}, [sp, #104]", f"add {IN}, {IN}, {STEP}")
+        self.put(f"str {IN}, [sp, #104]", f"ldr {LEFT}, [sp, #120]", f"subs {LEFT}, {LEFT}, #1")
+        self.put(f"str {LEFT}, [sp, #120]", f"b.ne {panel}")
+        self.put(f"ldr {LEFT}, [sp, #80]", f"sub {LEFT}, {LEFT}, #1", f"msub {IN}, {LEFT}, {STEP}, {POINTER}")
+        self.put(f"ldr {OUT}, [sp, #112]", f"ldr {STEP}, [sp, #64]", f"add {OUT}, {OUT}, {STEP}")
+
     def function(self) -> str:
+        grouped = self.kernel.group > 1
         self.lines.append(f"{self.name}:")
-        self.put("sub sp, sp, #80")
+        self.put("sub sp, sp, #128")
+        self.put(*([f"stp {LEFT}, x15, [sp, #80]"] if grouped else []))
         self.put(*(f"stp d{8 + 2 * i}, d{9 + 2 * i}, [sp, #{16 * i}]" for i in range(4)))
         again = self.label()
         self.here(again)
-        self.head()
-        self.loop()
-        self.tail()
+        if grouped:
+            self.grouped()
+        else:
+            self.head()
+            self.loop()
+            self.tail()
         self.put(f"subs {N}, {N}, #1", f"b.ne {again}")
         self.put(*(f"ldp d{8 + 2 * i}, d{9 + 2 * i}, [sp, #{16 * i}]" for i in range(4)))
-        self.put("add sp, sp, #80", "ret")
+        self.put("add sp, sp, #128", "ret")
         return "\n".join(self.lines) + "\n"
 
 
@@ -230,7 +257,7 @@ def panel_function(kernel: Kernel, height: int, panel: Panel, name: str) -> str:
     """Assembly of the function that multiplies every row block of a section by one panel of columns.
 
     Arguments x0..x8: X, values, indices, counts (or a row's constant count), Y, row blocks, Y's pitch, scales,
-    X's pitch.
+    X's pitch; of grouped panels also x10, their number, and x15, the bytes between them in X.
     """
     check(kernel)
     return _Writer(kernel, height, panel, name).function()
@@ -257,23 +284,33 @@ def layer(packed: Packed, m: int, name: str = "nmsat_layer") -> str:
                 texts.append(panel_function(kernel, section.height, panel, functions[key]))
                 texts.append(_copy(panel, functions[key] + "_copy") if copied else "")
             start, step = 4 * panel.column, 4 * panel.columns
-            loop = f".L{label}_{start}"
-            body += [f"ldr x19, ={start}", f"{loop}:"]
-            source = [f"ldr x9, ={s.in_start}", "add x0, x20, x19", "add x0, x0, x9"]
-            if copied:
-                body += ["add x0, x20, x19", f"ldr x1, ={4 * m}", f"ldr x2, ={name}_scratch", f"ldr x3, ={x_pitch}"]
-                body += [f"ldr x4, ={packed.k}", f"bl {functions[key]}_copy"]
-                source = [f"ldr x0, ={name}_scratch + {s.in_start}"]
-            counts = f"{label}_counts" if s.counts else str(constant)
-            body += [*source, f"ldr x1, ={label}_values", f"ldr x2, ={label}_indices", f"ldr x3, ={counts}"]
-            body += [f"ldr x9, ={s.out_start}", "add x4, x21, x19", "add x4, x4, x9"]
-            body += [f"ldr x5, ={len(section.counts)}", f"ldr x6, ={4 * m}", f"ldr x7, ={label}_scales"]
-            body += [f"ldr x8, ={x_pitch}", f"bl {functions[key]}", f"add x19, x19, #{step}"]
-            body += [f"ldr x9, ={start + count * step}", "cmp x19, x9", f"b.ne {loop}"]
-    enter = ["stp x29, x30, [sp, #-48]!", "stp x19, x20, [sp, #16]", "str x21, [sp, #32]", "mov x20, x0", "mov x21, x1"]
-    leave = ["ldr x21, [sp, #32]", "ldp x19, x20, [sp, #16]", "ldp x29, x30, [sp], #48", "ret"]
+            whole, rest = divmod(count, kernel.group)
+            for group, times in ((kernel.group, whole), (rest, 1)):
+                if not (group and times):
+                    continue
+                loop, apart = f".L{label}_{start}", packed.k * x_pitch if copied else step
+                body += [f"ldr x19, ={start}", f"{loop}:"]
+                source = [f"ldr x9, ={s.in_start}", "add x0, x20, x19", "add x0, x0, x9"]
+                if copied:
+                    body += [f"mov x22, #{group}", "add x23, x20, x19", f"ldr x24, ={name}_scratch", f"{loop}_copy:"]
+                    body += ["mov x0, x23", f"ldr x1, ={4 * m}", "mov x2, x24", f"ldr x3, ={x_pitch}"]
+                    body += [f"ldr x4, ={packed.k}", f"bl {functions[key]}_copy", f"add x23, x23, #{step}"]
+                    body += [f"ldr x9, ={apart}", "add x24, x24, x9", "subs x22, x22, #1", f"b.ne {loop}_copy"]
+                    source = [f"ldr x0, ={name}_scratch + {s.in_start}"]
+                counts = f"{label}_counts" if s.counts else str(constant)
+                body += [*source, f"ldr x1, ={label}_values", f"ldr x2, ={label}_indices", f"ldr x3, ={counts}"]
+                body += [f"ldr x9, ={s.out_start}", "add x4, x21, x19", "add x4, x4, x9"]
+                body += [f"ldr x5, ={len(section.counts)}", f"ldr x6, ={4 * m}", f"ldr x7, ={label}_scales"]
+                body += [f"ldr x8, ={x_pitch}", f"mov x10, #{group}", f"ldr x15, ={apart}", f"bl {functions[key]}"]
+                end = start + times * group * step
+                body += [f"ldr x9, ={group * step}", "add x19, x19, x9", f"ldr x9, ={end}", "cmp x19, x9", f"b.ne {loop}"]
+                start = end
+    saved = ["x19, x20, [sp, #16]", "x21, x22, [sp, #32]", "x23, x24, [sp, #48]"]
+    enter = ["stp x29, x30, [sp, #-64]!", *(f"stp {pair}" for pair in saved), "mov x20, x0", "mov x21, x1"]
+    leave = [*(f"ldp {pair}" for pair in saved), "ldp x29, x30, [sp], #64", "ret"]
     code = [line if line.endswith(":") else f"    {line}" for line in [*enter, *body, *leave]]
-    scratch = [".bss", ".balign 64", f"{name}_scratch:", f".zero {x_pitch * packed.k}"] if copied else []
+    size = x_pitch * packed.k * kernel.group
+    scratch = [".bss", ".balign 64", f"{name}_scratch:", f".zero {size}"] if copied else []
     head = [".text", f".global {name}", f"{name}:"]
     parts = [*head, *code, "    .ltorg", *texts, '.section .rodata, "a"', *data, *scratch]
     return "\n".join(part for part in parts if part) + "\n"

@@ -10,6 +10,7 @@ from ...models.sparsity import Sparsity
 
 LANES = 4  # binary32 values of one 128-bit vector, on wasm and on NEON
 MAX_VECTORS = 16
+MAX_GROUP = 64
 
 Index = Literal["delta", "absolute", "packed", "dense"]
 Stream = Literal["separate", "interleaved"]
@@ -54,6 +55,10 @@ class Kernel:
     panels : str
         ``in_place`` reads X where it lies; ``copied`` first copies each panel of X to a contiguous buffer of k rows,
         which pays where rows a power of two apart would share a few cache sets.
+    group : int
+        Panels that a row meets before the next row is read, 1 to 64 (interleaved stream only). 1 reads X once and the
+        weights once a panel; more write Y in stretches of ``group`` panels, which pays where Y does not fit a cache:
+        rows far apart written a panel at a time are fetched twice and no prefetcher follows them.
     pattern : Sparsity or None
         The N:M pattern of ``index="packed"``.
     clamp : tuple of float or None
@@ -76,6 +81,7 @@ class Kernel:
     order: Order = "natural"
     pattern: Sparsity | None = None
     panels: Panels = "in_place"
+    group: int = 1
     clamp: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -103,6 +109,10 @@ class Kernel:
             self._refuse("stream", "separate for packed, dense and int8 kernels")
         if self.order == "by_count" and self.stream != "interleaved":
             self._refuse("order", "natural for a separate stream", "the output step lives in the interleaved header")
+        if self.group not in range(1, MAX_GROUP + 1):
+            self._refuse("group", f"1 to {MAX_GROUP}")
+        if self.group > 1 and self.stream != "interleaved":
+            self._refuse("group", "1 for a separate stream")
         if self.broadcast == "presplat" and (self.values == "int8" or self.index == "packed"):
             self._refuse("broadcast", "splat for int8 and packed kernels")
         if self.clamp is not None and not self.clamp[0] <= self.clamp[1]:
@@ -140,6 +150,7 @@ class Kernel:
         parts += [self.order] if self.order != "natural" else []
         parts += [self.values] if self.values != "f32" else []
         parts += [self.panels] if self.panels != "in_place" else []
+        parts += [f"g{self.group}"] if self.group > 1 else []
         parts += ["clamp"] if self.clamp else []
         return "-".join([*parts, self.arithmetic])
 

@@ -104,7 +104,7 @@ class ImageBuilder:
             raise NmsatError.rule(name, "y", f"clear of the {x_bytes} bytes of x at {x_address}", y_address)
         calls, scratch = [], 0
         if packed.kernel.panels == "copied" and m >= LANES:
-            scratch = self.memory.take(packed.kernel.x_pitch(m) * packed.k)
+            scratch = self.memory.take(packed.kernel.x_pitch(m) * packed.k * packed.kernel.group)
         for section in packed.sections:
             s = streams(packed, section, m)
             values, indices, counts, scales = (self.data(b) for b in (s.values, s.indices, s.counts, s.scales))

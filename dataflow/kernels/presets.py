@@ -6,13 +6,13 @@ from ...models.errors import NmsatError
 from ...models.sparsity import Sparsity
 from .description import STANDIN, Kernel
 
-_SPARSE = Kernel(mr=24, unroll=4, stream="interleaved", order="by_count", panels="copied")
+_SPARSE = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels="copied")
 
 PRESETS: dict[str, tuple[Kernel, str]] = {
     "sparse": (_SPARSE, "unstructured binary32, one fused rounding (relaxed SIMD on wasm)"),
     "sparse-in-place": (
-        Kernel(mr=16, unroll=4, stream="interleaved", order="by_count"),
-        "the same without a copy of the panel: for few output channels",
+        Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", group=32),
+        "the same without copies, a row of Y in long stretches: for few weights a column",
     ),
     "sparse-simd": (
         Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels="copied", arithmetic="mul_add"),

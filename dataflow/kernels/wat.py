@@ -130,6 +130,18 @@ class _Writer:
                 self.put(f"(br_if $done (i32.eq (local.get ${cursor}) (local.get $e)))")
         self.put(f"(br_if $k {more})))")
 
+    def sums(self, pointer: str) -> None:
+        """Set the sums to the biases at $pointer; int8: to 0."""
+        for h in range(self.height):
+            if self.kernel.values == "int8":
+                bias = "(v128.const i32x4 0 0 0 0)"
+            elif self.record:
+                bias = f"(v128.load32_splat offset={8 + 4 * h} (local.get ${pointer}))"
+            else:
+                bias = self.weight(self.kernel.value_bytes * h)
+            self.put(f"(local.set $v{h} {bias})")
+        self.put(*(f"(local.set $a{h}_{v} (local.get $v{h}))" for h, v in self.pairs))
+
     def head(self) -> None:
         """Read the count and the biases of a row block, set the sums and the end of its stream."""
         kernel = self.kernel
@@ -143,15 +155,7 @@ class _Writer:
             self.bump("z", 4)
         else:
             self.put("(local.set $c (local.get $z))")
-        for h in range(self.height):
-            if kernel.values == "int8":
-                bias = "(v128.const i32x4 0 0 0 0)"
-            elif self.record:
-                bias = f"(v128.load32_splat offset={8 + 4 * h} (local.get $w))"
-            else:
-                bias = self.weight(kernel.value_bytes * h)
-            self.put(f"(local.set $v{h} {bias})")
-        self.put(*(f"(local.set $a{h}_{v} (local.get $v{h}))" for h, v in self.pairs))
+        self.sums("w")
         if kernel.values != "int8":
             self.bump("w", 8 + 4 * self.height if self.record else kernel.value_bytes * self.height)
         if self.record:
@@ -169,8 +173,8 @@ class _Writer:
         elif kernel.index == "packed":
             self.put("(local.set $q (local.get $in))")
 
-    def tail(self) -> None:
-        """Scale, clamp and store the sums; step to the next row block."""
+    def store(self, pointer: str) -> None:
+        """Scale, clamp and store the sums at $pointer."""
         kernel = self.kernel
         if kernel.values == "int8":
             for h in range(self.height):
@@ -189,13 +193,18 @@ class _Writer:
             if h:
                 self.put("(local.set $p (i32.add (local.get $p) (local.get $os)))")
             else:
-                self.put("(local.set $p (local.get $out))")
+                self.put(f"(local.set $p (local.get ${pointer}))")
             for v, offset in enumerate(self.offsets):
                 value = f"(local.get $p) (local.get $a{h}_{v})"
                 store = f"v128.store offset={offset} {value}"
                 self.put(
                     f"({store})" if self.panel.lanes == LANES else f"(v128.store32_lane offset={offset} 0 {value})"
                 )
+
+    def tail(self) -> None:
+        """Finish a row block and step to the next."""
+        kernel = self.kernel
+        self.store("out")
         if self.record:
             self.bump("out", "(local.get $s)")
         else:
@@ -203,17 +212,54 @@ class _Writer:
         if kernel.index == "packed":
             self.put("(local.set $in (local.get $q))")
 
-    def function(self, name: str) -> str:
-        self.head()
+    def grouped(self) -> None:
+        """One row block of the interleaved stream for $g panels, whose columns of X lie $gs bytes apart."""
+        start = 8 + 4 * self.height
+        self.put(
+            "(local.set $c (i32.load (local.get $w)))",
+            "(local.set $s (i32.load offset=4 (local.get $w)))",
+            "(local.set $h (local.get $w))",
+            f"(local.set $e (i32.add (local.get $w) (i32.const {start})))",
+            f"(local.set $e (i32.add (local.get $e) (i32.mul (local.get $c) (i32.const {self.record}))))",
+            "(local.set $q (local.get $in))",
+            "(local.set $o (local.get $out))",
+            "(local.set $t (local.get $g))",
+            "(loop $panel",
+        )
+        self.sums("h")
+        self.put(f"(local.set $w (i32.add (local.get $h) (i32.const {start})))")
         self.loop()
-        self.tail()
-        parameters = " ".join(f"(param ${p} i32)" for p in PARAMETERS)
+        self.store("o")
+        self.bump("o", 4 * self.panel.columns)
+        self.bump("q", "(local.get $gs)")
+        self.put(
+            "(local.set $i (local.get $in))",
+            "(local.set $in (local.get $q))",
+            "(br_if $panel (local.tee $t (i32.sub (local.get $t) (i32.const 1)))))",
+            "(local.set $in (i32.sub (local.get $i) (i32.mul (local.get $gs) (i32.sub (local.get $g) (i32.const 1)))))",
+        )
+        self.bump("out", "(local.get $s)")
+
+    def function(self, name: str) -> str:
+        if self.kernel.group > 1:
+            self.grouped()
+        else:
+            self.head()
+            self.loop()
+            self.tail()
+        parameters = " ".join(f"(param ${p} i32)" for p in parameters_of(self.kernel))
         scalars = "(local $c i32)(local $e i32)(local $i i32)(local $p i32)(local $q i32)(local $s i32)"
+        scalars += "".join(f"(local ${x} i32)" for x in "hot" if self.kernel.group > 1)
         vectors = "".join(f"(local $a{h}_{v} v128)" for h, v in self.pairs)
         vectors += "".join(f"(local $v{h} v128)" for h in range(self.height)) + "(local $x v128)"
         body = "\n    ".join(self.lines)
         back = "(br_if $n0 (local.tee $n (i32.sub (local.get $n) (i32.const 1))))"
         return f"  (func ${name} {parameters}\n    {scalars}{vectors}\n    (loop $n0\n    {body}\n    {back}))"
+
+
+def parameters_of(kernel: Kernel) -> tuple[str, ...]:
+    """Parameters of a kernel's panel functions."""
+    return (*PARAMETERS, "g", "gs") if kernel.group > 1 else PARAMETERS
 
 
 def panel_name(kernel: Kernel, height: int, panel: Panel) -> str:
@@ -259,30 +305,49 @@ def layer(name: str, kernel: Kernel, m: int, calls: list[Call]) -> tuple[str, di
         for panel, count in runs(cut(m, vectors)):
             function = panel_name(kernel, call.height, panel)
             functions[function] = functions.get(function) or panel_function(kernel, call.height, panel)
-            step, start = 4 * panel.columns, 4 * panel.column
-            here, source = "(local.get $o)", f"(i32.add (local.get $o) (i32.const {call.in_bytes + call.first}))"
-            loop = f"$l{len(body)}"
-            body.append(f"(local.set $o (i32.const {start}))")
-            body.append(f"(loop {loop}")
             if call.scratch and panel.lanes == LANES:
                 copy = copy_name(panel)
                 functions[copy] = functions.get(copy) or copy_function(panel)
-                body.append(
-                    f"(call ${copy} (i32.add {here} (i32.const {call.in_bytes})) (i32.const {4 * m}) "
-                    f"(i32.const {call.scratch}) (i32.const {call.x_pitch}) (i32.const {call.k}))"
-                )
-                source = f"(i32.const {call.scratch + call.first})"
-            arguments = (
-                f"{source} (i32.const {call.values}) (i32.const {call.indices}) "
-                f"(i32.const {call.counts}) (i32.add {here} (i32.const {call.out_bytes})) (i32.const {call.blocks}) "
-                f"(i32.const {call.pitch}) (i32.const {call.scales}) (i32.const {call.x_pitch})"
-            )
-            body.append(f"(call ${function} {arguments})")
-            body.append(f"(local.set $o (i32.add {here} (i32.const {step})))")
-            end = start + count * step
-            body.append(f"(br_if {loop} (i32.ne {here} (i32.const {end}))))")
+            step, start = 4 * panel.columns, 4 * panel.column
+            whole, rest = divmod(count, kernel.group)
+            for group, times in ((kernel.group, whole), (rest, 1)):
+                if group and times:
+                    once = _pass(kernel, panel, call, function, group, m)
+                    body += _loop("o", f"$l{len(body)}", start, group * step, times, once)
+                    start += times * group * step
     text = "\n    ".join(body)
-    return f"  (func ${name} (local $o i32)\n    {text})", functions
+    return f"  (func ${name} (local $o i32) (local $u i32) (local $to i32)\n    {text})", functions
+
+
+def _loop(name: str, label: str, start: int, step: int, times: int, body: list[str]) -> list[str]:
+    """``body`` with $name = start, start + step, ..., ``times`` of them."""
+    bump = f"(local.set ${name} (i32.add (local.get ${name}) (i32.const {step})))"
+    back = f"(br_if {label} (i32.ne (local.get ${name}) (i32.const {start + times * step}))))"
+    return [f"(local.set ${name} (i32.const {start}))", f"(loop {label}", *body, bump, back]
+
+
+def _pass(kernel: Kernel, panel: Panel, call: Call, function: str, group: int, m: int) -> list[str]:
+    """One pass over the rows, for the ``group`` panels from byte $o of a row on."""
+    lines, step = [], 4 * panel.columns
+    here, source = "(local.get $o)", f"(i32.add (local.get $o) (i32.const {call.in_bytes + call.first}))"
+    apart = step
+    if call.scratch and panel.lanes == LANES:
+        apart, x = call.k * call.x_pitch, f"(i32.const {call.in_bytes})"
+        source = f"(i32.const {call.scratch + call.first})"
+        sizes = f"(i32.const {4 * m}) (local.get $to) (i32.const {call.x_pitch}) (i32.const {call.k})"
+        copy = [
+            f"(call ${copy_name(panel)} (i32.add (i32.add {here} (local.get $u)) {x}) {sizes})",
+            f"(local.set $to (i32.add (local.get $to) (i32.const {apart})))",
+        ]
+        lines = [f"(local.set $to (i32.const {call.scratch}))", *_loop("u", "$copy", 0, step, group, copy)]
+    arguments = (
+        f"{source} (i32.const {call.values}) (i32.const {call.indices}) "
+        f"(i32.const {call.counts}) (i32.add {here} (i32.const {call.out_bytes})) (i32.const {call.blocks}) "
+        f"(i32.const {call.pitch}) (i32.const {call.scales}) (i32.const {call.x_pitch})"
+    )
+    if kernel.group > 1:
+        arguments += f" (i32.const {group}) (i32.const {apart})"
+    return [*lines, f"(call ${function} {arguments})"]
 
 
 def pages(memory_bytes: int) -> int:

@@ -46,8 +46,8 @@ def _tiles() -> dict[str, Kernel]:
             found[f"sparse:{kernel.name}"] = kernel
         kernel = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels=panels, arithmetic="mul_add")
         found[f"sparse:{kernel.name}"] = kernel
-    for mr, unroll in ((28, 1), (32, 4)):
-        kernel = Kernel(mr=mr, unroll=unroll, stream="interleaved", order="by_count")
+    for mr, group in ((24, 32), (28, 4), (28, 32)):
+        kernel = Kernel(mr=mr, unroll=4, stream="interleaved", order="by_count", group=group)
         found[f"sparse:{kernel.name}"] = kernel
     for mr, nr in ((24, 1), (12, 2), (8, 4)):
         kernel = Kernel(mr=mr, nr=nr, unroll=2, index="dense", panels="copied")
