@@ -215,7 +215,7 @@ def test_pack_reads_any_masked_workload(tmp_path, capsys):
     rows = {row["layer"]: row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == {"reduce", "expand", "pw", "fc"}
     assert rows["pw"]["kernel"].startswith("4x4-")
-    assert rows["fc"]["kernel"].startswith("24x1-")
+    assert rows["fc"]["kernel"].startswith("28x1-")
     for name, row in rows.items():
         assert row["nonzeros"] == np.count_nonzero(kept[name]), name
     assert rows["pw"]["footprint_bytes"] < 0.6 * rows["pw"]["dense_bytes"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,8 @@ def test_wasm_code_of_every_preset_is_read(name):
     assert multiplies == kernel.accumulators * blocks
     stored = sum(x.op == "vector_store" for x in code.tail)
     assert stored == kernel.accumulators
+    assert not any(x.op.startswith(("fma", "multiply")) for x in code.head)
+    assert bool(code.around) == (kernel.group > 1)
     assert loop_cycles(ZEN, code) >= multiplies / 2  # two pipes
     ends = [x.op for x in code.loops[-1] if x.op in ("branch", "jump")]
     assert ends.count("branch") == kernel.unroll  # the way round the loop, without what lies behind its exits
@@ -83,6 +86,8 @@ def test_v8_code_of_every_preset_is_read(name):
     blocks = kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)
     assert multiplies == kernel.accumulators * blocks * code.repeats
     assert sum(x.op == "vector_store" for x in code.tail) == kernel.accumulators
+    assert not any(x.op.startswith(("fma", "multiply")) for x in code.head)  # the loop is entered behind its start
+    assert bool(code.around) == (kernel.group > 1)
     ends = [i for i, x in enumerate(code.loops[-1]) if x.op == "branch"]
     assert sum(x.exits for x in code.loops[-1]) == 1
     assert code.loops[-1][ends[-1]].exits
@@ -128,6 +133,24 @@ def test_exits_that_a_predictor_has_learned(counts, least, most):
     assert ZEN.branch_history is not None
     assert ZEN.branch_history.value == 95
     assert least <= exit_misses(ZEN, counts) <= most
+
+
+@pytest.mark.parametrize("counts", [drawn(512, 256, 0.2), drawn(512, 512, 0.15), np.full(100, 110)])
+def test_of_grouped_panels_only_the_first_surprises_unless_the_row_is_longer_than_the_history(counts):
+    first, beyond = exit_misses(ZEN, counts), float(np.mean(counts > 95))
+    assert exit_misses(ZEN, counts, 8) == pytest.approx((first + 7 * beyond) / 8)
+    assert exit_misses(A72, counts, 8) == pytest.approx(exit_misses(A72, counts) / 8)
+    assert first > 0.5
+
+
+def test_grouped_panels_read_the_weights_once_and_x_from_further_away():
+    alone = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count")
+    grouped = replace(alone, group=28)
+    wide = [footprint(ZEN, sample(k, 256, 256, 0.8), 784, cut(784, 7)) for k in (alone, grouped)]
+    assert wide[1].scattered_lines[0] > 10 * wide[0].scattered_lines[0]  # 28 panels of X do not stay in L1
+    saved = wide[0].stream_lines[0] - (wide[1].stream_lines[0] - 256 * 784 * 4 / 64)  # X is a stream only if grouped
+    weights = sample(alone, 256, 256, 0.8).footprint_bytes / 64
+    assert saved == pytest.approx(27 * weights, rel=0.2)
 
 
 def test_no_row_and_one_row_have_no_mispredicted_exit():

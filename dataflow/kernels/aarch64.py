@@ -303,7 +303,8 @@ def layer(packed: Packed, m: int, name: str = "nmsat_layer") -> str:
                 body += [f"ldr x5, ={len(section.counts)}", f"ldr x6, ={4 * m}", f"ldr x7, ={label}_scales"]
                 body += [f"ldr x8, ={x_pitch}", f"mov x10, #{group}", f"ldr x15, ={apart}", f"bl {functions[key]}"]
                 end = start + times * group * step
-                body += [f"ldr x9, ={group * step}", "add x19, x19, x9", f"ldr x9, ={end}", "cmp x19, x9", f"b.ne {loop}"]
+                body += [f"ldr x9, ={group * step}", "add x19, x19, x9", f"ldr x9, ={end}", "cmp x19, x9"]
+                body += [f"b.ne {loop}"]
                 start = end
     saved = ["x19, x20, [sp, #16]", "x21, x22, [sp, #32]", "x23, x24, [sp, #48]"]
     enter = ["stp x29, x30, [sp, #-64]!", *(f"stp {pair}" for pair in saved), "mov x20, x0", "mov x21, x1"]

@@ -21,7 +21,7 @@ Kind = Literal["conv", "depthwise", "product", "pool", "sigmoid", "silu", "add",
 _FUSED = ("batchnorm", "relu", "silu", "sigmoid")  # read by nobody but their chain: part of the layer before
 _RELU = (0.0, float("inf"))
 DENSE_FROM = 1 / 3  # share of non-zeros from which a product is computed densely
-COPY_FROM = 6.0  # non-zeros a value of X from which copying its panel pays
+COPY_FROM = 16.0  # non-zeros a value of X from which copying its panel pays
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,21 +170,13 @@ def _step(
 
 
 def choose(weights: F32, m: int, arithmetic: Arithmetic) -> Kernel:
-    """A kernel for W (n, k) and m columns by rules of thumb: density, what a panel's copy costs, the rounding."""
+    """A kernel for W (n, k) and m columns by rules of thumb: density, and panels copied where it pays, else grouped."""
     n, k = weights.shape
     nonzeros = int(np.count_nonzero(weights))
     if nonzeros >= DENSE_FROM * n * k:
         return Kernel(mr=12, nr=2, unroll=2, index="dense", panels="copied", arithmetic=arithmetic)
-    mr = 24 if arithmetic == "fma" else 28
-    pays = nonzeros >= COPY_FROM * k
-    return Kernel(
-        mr=mr if pays else 16,
-        unroll=4,
-        stream="interleaved",
-        order="by_count",
-        panels="copied" if pays else "in_place",
-        arithmetic=arithmetic,
-    )
+    plain = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", arithmetic=arithmetic)
+    return replace(plain, panels="copied") if nonzeros >= COPY_FROM * k else replace(plain, group=32)
 
 
 def build(network: Network) -> tuple[Image, dict[str, int]]:

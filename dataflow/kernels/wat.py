@@ -63,7 +63,7 @@ class _Writer:
         return f"({load} offset={offset} (local.get $w))"
 
     def madd(self, weight: str, x: str, acc: str) -> str:
-        """weight * x + acc. Cranelift's multiply-add overwrites its first factor: x is not used again, the weight is."""
+        """weight * x + acc; Cranelift overwrites the first factor, and of the two only x is not used again."""
         if self.kernel.arithmetic == "fma":
             return f"(f32x4.relaxed_madd {x} {weight} {acc})"
         return f"(f32x4.add (f32x4.mul {weight} {x}) {acc})"

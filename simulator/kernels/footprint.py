@@ -51,8 +51,11 @@ def footprint(core: Core, packed: Packed, m: int, panels: tuple[Panel, ...]) -> 
 
     Three distances between uses decide what misses a level: a row of X within a panel (the panel's share of X, of
     which a level keeps what it has room for), the packed weights from panel to panel (one panel's X, Y and weights),
-    and X and Y from run to run (everything).
+    and X and Y from run to run (everything). Grouped panels count as one wide panel; X and Y are touched in long
+    stretches, which the prefetchers follow.
     """
+    group = min(packed.kernel.group, len(panels))
+    streamed = packed.kernel.panels == "copied" or group > 1
     weights = float(packed.footprint_bytes)
     everything = 4.0 * m * (packed.k + packed.n) + weights
     visits = sum(len(s.channels) for s in packed.sections)
@@ -61,22 +64,22 @@ def footprint(core: Core, packed: Packed, m: int, panels: tuple[Panel, ...]) -> 
     for cache in core.caches:
         far, near = 0.0, 0.0
         for panel in panels:
-            x_lines = row_lines(panel.columns, 4 * m)
+            x_lines = row_lines(group * panel.columns, 4 * m) / group
             y_lines = x_lines
             if packed.kernel.panels == "copied":
                 x_lines = 16 * len(panel.starts) / LINE_BYTES
-            x_bytes = used * x_lines * LINE_BYTES
+            x_bytes = group * used * x_lines * LINE_BYTES
             room = max(0.0, 1 - missing(weights / max(1, packed.n) + x_bytes, cache.size_bytes))
             kept = max(room, min(1.0, cache.size_bytes / x_bytes)) if x_bytes else 1.0
             again = max(0, visits - used) * x_lines * (1 - kept)
-            panel_bytes = x_bytes + weights + packed.n * y_lines * LINE_BYTES
+            panel_bytes = x_bytes + weights + group * packed.n * y_lines * LINE_BYTES
             first = used * y_lines * missing(everything, cache.size_bytes)
-            far += again
-            if packed.kernel.panels == "copied":  # by a loop of loads that nothing waits for
+            if streamed:  # copies by a loop of loads that nothing waits for
                 near += first
             else:
                 far += first
-            near += weights / LINE_BYTES * missing(panel_bytes, cache.size_bytes)
+            far += again
+            near += weights / LINE_BYTES / group * missing(panel_bytes, cache.size_bytes)
             near += packed.n * y_lines * missing(everything, cache.size_bytes)
         scattered.append(far)
         streams.append(near)

@@ -69,16 +69,18 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
     for section in packed.sections:
         vectors = section_vectors(kernel, section.height)
         copied = kernel.panels == "copied"
-        missed = exit_misses(core, section.counts // (kernel.pattern.keep if kernel.pattern else 1))
+        turns = section.counts // (kernel.pattern.keep if kernel.pattern else 1)
         for panel, count in runs(cut(m, vectors)):
+            passes = -(-count // kernel.group)
+            missed = exit_misses(core, turns, count / passes)
             code = row_code(core, kernel, section.height, panel)
             cycles, held = section_cycles(core, code, section.counts, step * code.repeats, missed)
             if copied:  # one load and one store a vector
                 cycles += packed.k * len(panel.starts) * max(1.0, split_loads(core, panel, m))
             else:
                 cycles += split_loads(core, panel, m) * len(section.channels)
-            cycles += core.call_cycles.value
-            total += count * cycles
+            around = len(section.counts) * len(code.around) / core.issue_width.value
+            total += count * cycles + passes * (around + core.call_cycles.value)
             bounds = bounds or held
     memory = footprint(core, packed, m, cut(m, kernel.vectors))
     level = memory.level if memory.cycles > total else bounds

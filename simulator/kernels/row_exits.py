@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from ...models.core import Core
 
 
-def exit_misses(core: Core, counts: NDArray[np.integer]) -> float:
-    """Share of rows of a pass whose exit is mispredicted, 0 to 1.
+def exit_misses(core: Core, counts: NDArray[np.integer], panels: float = 1.0) -> float:
+    """Share of the exits of a pass that are mispredicted, 0 to 1.
 
-    Without ``branch_history``, every row that counts otherwise than the row before. With it: every row longer than
-    the history; rows in random order as far as the counts seen before them occur elsewhere in the pass too; rows in
-    order of count as far as a run of equal rows is longer than what is seen, ``relearned_exits`` of them a change.
+    The first of the ``panels`` that a row meets in turn is mispredicted like a row of its own (:func:`_first_misses`);
+    of the others the predictor has just seen the same count, if the row is not longer than its history.
 
     Parameters
     ----------
@@ -26,6 +25,24 @@ def exit_misses(core: Core, counts: NDArray[np.integer]) -> float:
         The core.
     counts : (rows,) integers
         Loop iterations of each row, in running order.
+    panels : float
+        Panels that a row meets before the next row, 1 or more.
+    """
+    first = _first_misses(core, counts)
+    if panels <= 1:
+        return first
+    beyond = 0.0
+    if core.branch_history is not None and len(counts):
+        beyond = float(np.mean(counts > core.branch_history.value))
+    return (first + (panels - 1) * beyond) / panels
+
+
+def _first_misses(core: Core, counts: NDArray[np.integer]) -> float:
+    """Share of rows of a pass whose exit is mispredicted, 0 to 1.
+
+    Without ``branch_history``, every row that counts otherwise than the row before. With it: every row longer than
+    the history; rows in random order as far as the counts seen before them occur elsewhere in the pass too; rows in
+    order of count as far as a run of equal rows is longer than what is seen, ``relearned_exits`` of them a change.
     """
     steps = np.diff(counts.astype(np.int64))
     changes = float(np.mean(steps != 0)) if len(steps) else 0.0

@@ -22,6 +22,8 @@ class RowCode:
 
     ``loops`` is the loop over stored blocks, or the remainder's loop (one block an iteration) and the unrolled one;
     ``between`` joins them. ``repeats`` is how often the compiler unrolled the written loop once more, exits included.
+    Where panels are grouped, head and tail are those of a row in one panel, and ``around`` is what a row does once
+    for the group.
     """
 
     head: tuple[Instruction, ...]
@@ -29,6 +31,7 @@ class RowCode:
     tail: tuple[Instruction, ...]
     between: tuple[tuple[Instruction, ...], ...] = ()
     repeats: int = 1
+    around: tuple[Instruction, ...] = ()
 
 
 @lru_cache(maxsize=8192)

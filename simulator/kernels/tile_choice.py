@@ -17,7 +17,7 @@ _WASM = tuple(
     Kernel(mr=4 * v, unroll=4, stream="interleaved", order="by_count", panels=panels)
     for v in (4, 5, 6, 7)
     for panels in ("in_place", "copied")
-)
+) + tuple(Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", group=group) for group in (4, 32))
 
 
 def candidates(core: Core, *, dense: bool = False, pattern: Sparsity | None = None) -> tuple[Kernel, ...]:

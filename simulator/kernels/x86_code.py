@@ -107,7 +107,7 @@ def _target(item: Any) -> int:
 
 
 def _split(code: list[Any]) -> RowCode:
-    """Head, loops and tail of the row loop: the innermost loops that multiply, and the paths around them."""
+    """Head, loops and tail of a row: the innermost loops that multiply, the paths around them and around panels."""
     at = {item.address: i for i, item in enumerate(code)}
     back = [(at[_target(x)], i) for i, x in enumerate(code) if at.get(_target(x), len(code)) <= i]
     multiplies = [i for i, x in enumerate(code) if re.search("fmadd|mulps|mulss", x.mnemonic)]
@@ -116,10 +116,10 @@ def _split(code: list[Any]) -> RowCode:
     outer = [s for s in spans if s not in inner and all(s[0] <= i[0] and i[1] <= s[1] for i in inner)]
     if not inner or not outer:
         raise NmsatError.rule("wasm engine", "code", "a loop over rows around a loop over blocks", len(code))
-    row = min(outer)
+    row, every = max(outer), min(outer)  # of grouped panels: a row in one panel, and in all of them
     paths, where = [], row[0]
     for first, last in inner:
-        paths.append(_path(code, at, where, first))
+        paths.append(_path(code, at, where, first, last))  # a loop may be entered behind its first instructions
         where = last
         if code[last].mnemonic == "jmp":  # rotated: the exit is in the middle
             targets = [at.get(_target(x), -1) for x in code[first:last] if x.mnemonic.startswith("j")]
@@ -127,16 +127,23 @@ def _split(code: list[Any]) -> RowCode:
         else:
             where += 1
     tail = [*_path(code, at, where, row[1]), code[row[1]]]
+    around = []
+    if every != row:
+        around = [*_path(code, at, every[0], row[0]), *_path(code, at, row[1] + 1, every[1]), code[every[1]]]
     loops = tuple(_stream([*_path(code, at, a, b), code[b]], last_exits=True) for a, b in inner)
-    return RowCode(_stream(paths[0]), loops, _stream(tail), tuple(_stream(path) for path in paths[1:]))
+    between = tuple(_stream(path) for path in paths[1:])
+    return RowCode(_stream(paths[0]), loops, _stream(tail), between, around=_stream(around))
 
 
-def _path(code: list[Any], at: dict[int, int], start: int, goal: int) -> list[Any]:
-    """Instructions of the shortest path from ``start`` up to, not including, ``goal``."""
+def _path(code: list[Any], at: dict[int, int], start: int, first: int, last: int | None = None) -> list[Any]:
+    """Instructions of the shortest path from ``start`` up to, not including, ``first`` (to ``last``, if given)."""
+    goals = range(first, (first if last is None else last) + 1)
     seen: dict[int, int | None] = {start: None}
     queue = [start]
+    goal = first
     for i in queue:
-        if i == goal:
+        if i in goals:
+            goal = i
             break
         steps = [] if code[i].mnemonic in ("jmp", "ret") else [i + 1]
         steps += [at[_target(code[i])]] if _target(code[i]) in at else []
@@ -238,7 +245,7 @@ def _kind(op: str, memory: bool, stores: bool, vector: bool) -> str:
         return "scalar_load" if memory else ("scalar_move" if op == "mov" else "alu")
     elif op in ("imul", "mul"):
         return "integer_multiply"
-    elif op in (
+    elif op.startswith("set") or op in (
         "add",
         "sub",
         "and",
