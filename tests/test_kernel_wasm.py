@@ -64,6 +64,7 @@ OTHERS = [
     ),
     Kernel(mr=8, stream="interleaved", group=3, broadcast="presplat", arithmetic="mul_add", clamp=(0.0, 6.0)),
     Kernel(index="packed", pattern=Sparsity(2, 8), panels="copied"),
+    *(Kernel(index="packed", pattern=Sparsity(keep, 8), unroll=u) for keep in (1, 2) for u in (2, 4)),
     *(Kernel(mr=8, nr=nr, unroll=u, index="dense") for nr in (1, 2, 4) for u in (1, 2)),
     *(Kernel(mr=8, nr=nr, values="int8", clamp=(0.0, 6.0)) for nr in (1, 2, 4)),
     *(

@@ -32,9 +32,10 @@ class Kernel:
     nr : int
         Rows that share one column index, 1, 2 or 4.
     unroll : int
-        Stored blocks an iteration, 1, 2 or 4; the loop can be left behind each of them. On wasm that exit is worth more
-        than the saved branch: Cranelift sinks sums to where control flow needs them, and without an exit between them
-        all loads of an iteration are alive at once and spill.
+        Stored blocks (N:M: groups) an iteration, 1, 2 or 4; the loop can be left behind each of them. On wasm that exit
+        is worth more than the saved branch: Cranelift sinks sums to where control flow needs them, and without an exit
+        between them all loads of an iteration are alive at once and spill. An N:M group has one behind every column,
+        never taken but for the last.
     index : str
         ``delta``: int32 byte steps from block to block across row ends (XNNPACK's layout);
         ``absolute``: int32 byte offsets from the panel's base; ``packed``: N:M indices, ``pattern.index_bytes``
@@ -103,8 +104,8 @@ class Kernel:
         self._check_pairs()
 
     def _check_pairs(self) -> None:
-        if self.index == "packed" and (self.nr != 1 or self.unroll != 1):
-            self._refuse("index", "delta, absolute or dense when nr or unroll is not 1")
+        if self.index == "packed" and self.nr != 1:
+            self._refuse("index", "delta, absolute or dense when nr is not 1")
         if self.stream == "interleaved" and (self.index in ("packed", "dense") or self.values == "int8"):
             self._refuse("stream", "separate for packed, dense and int8 kernels")
         if self.order == "by_count" and self.stream != "interleaved":

@@ -28,7 +28,10 @@ def candidates(core: Core, *, dense: bool = False, pattern: Sparsity | None = No
     if dense:
         return tuple(Kernel(mr=mr, nr=nr, unroll=4, index="dense", panels="copied") for mr, nr in ((12, 2), (16, 1)))
     if pattern is not None:
-        return tuple(Kernel(mr=mr, index="packed", pattern=pattern, panels="copied") for mr in (16, 24))
+        unroll = 2 if pattern.keep == 1 else 1
+        return tuple(
+            Kernel(mr=mr, unroll=unroll, index="packed", pattern=pattern, panels="copied") for mr in (20, 24, 28)
+        )
     return _WASM
 
 
