@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .description import LANES, Arithmetic
+from .panels import Panel, cut, runs
 
 LOG2_E, LN2_HIGH, LN2_LOW = 1.44269504, 0.693359375, -2.12194440e-4
 EXP_TERMS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+DEPTHWISE_VECTORS = 6  # outputs summed at once with stride 1, half as many with stride 2
 EXP_LIMIT = 87.0
 """exp(t) for |t| <= 87: t = i ln 2 + r, then the Cephes polynomial in r, multiplied by 2^i."""
 
@@ -88,6 +90,12 @@ def _function(name: str, lines: list[str], vectors: tuple[str, ...]) -> str:
     return f"  (func ${name} {scalars}{wide}\n    {body})"
 
 
+def _end_of_block(block: str, counter: str) -> str:
+    """An exit that is never taken while the counter counts: without one behind each tap all their loads are alive at
+    once and spill (see ``unroll`` of :class:`.description.Kernel`)."""
+    return f"(br_if ${block} (i32.eqz {_get(counter)}))"
+
+
 def conv_hwc(
     name: str,
     addresses: tuple[int, int, int],
@@ -109,12 +117,14 @@ def conv_hwc(
     lines += [_set("w", weights), _set("o", _get("q")), _set("g", oc // (LANES * vectors)), "(loop $groups"]
     lines += [f"(local.set ${a} (v128.load offset={16 * i} {_get('w')}))" for i, a in enumerate(sums)]
     taps = [(ky, kx, c) for ky in range(window.k) for kx in range(window.k) for c in range(ic)]
+    lines.append("(block $taps")
     for t, (ky, kx, c) in enumerate(taps, 1):
         offset = 4 * ((ky * window.padded_w + kx) * ic + c)
         lines.append(f"(local.set $x (v128.load32_splat offset={offset} {_get('p')}))")
         for i, a in enumerate(sums):
             weight = f"(v128.load offset={16 * (vectors * t + i)} {_get('w')})"
             lines.append(f"(local.set ${a} {_madd(arithmetic, weight, _get('x'), _get(a))})")
+        lines.append(_end_of_block("taps", "g") if t < len(taps) else ")")
     for i, a in enumerate(sums):
         lines.append(f"(local.set ${a} {_clamped(_get(a), clamp)})")
         for lane in range(LANES):
@@ -153,31 +163,34 @@ def depthwise(
     lines += [f"(memory.copy {_get('p')} {_get('o')} (i32.const {4 * window.w}))"]
     lines += [_add("p", pitch), _add("o", 4 * window.w), _until("copy", "p", inside + pitch * window.h)]
     lines += [_set("r", scratch), _set("g", f"(i32.add {_get('q')} (i32.const {plane}))"), "(loop $rows"]
-    whole = window.ow // LANES * LANES
-    lines += [_set("p", _get("r")), _set("e", f"(i32.add {_get('q')} (i32.const {4 * whole}))"), "(loop $columns"]
-    lines += _taps(window, arithmetic, clamp)
-    lines += [_add("p", 16 * window.stride), _add("q", 16), _until("columns", "q", _get("e"))]
-    if whole != window.ow:  # the last vector overlaps the one before it
-        back = LANES - (window.ow - whole)
-        lines += [_add("p", -4 * window.stride * back), _add("q", -4 * back), *_taps(window, arithmetic, clamp)]
-        lines += [_add("q", 16)]
+    lines += [_set("p", _get("r"))]
+    for number, (panel, count) in enumerate(runs(cut(window.ow, DEPTHWISE_VECTORS // window.stride))):
+        loop = f"columns{number}"
+        lines += [_set("s", count), f"(loop ${loop}", *_taps(window, panel, arithmetic, clamp)]
+        lines += [_add("p", 4 * window.stride * panel.columns), _add("q", 4 * panel.columns)]
+        lines += [_add("s", -1), _until(loop, "s", 0)]
     lines += [_add("r", pitch * window.stride), _until("rows", "q", _get("g"))]
     lines += [_add("w", 4 * (1 + window.k**2)), _until("channels", "q", y + plane * channels)]
-    return _function(name, lines, ("a",))
+    return _function(name, lines, (*(f"a{v}" for v in range(DEPTHWISE_VECTORS)), "v"))
 
 
-def _taps(window: Window, arithmetic: Arithmetic, clamp: tuple[float, float] | None) -> list[str]:
-    lines = [f"(local.set $a (v128.load32_splat {_get('w')}))"]
-    for ky in range(window.k):
-        for kx in range(window.k):
-            at = 4 * (ky * window.padded_w + kx)
-            x = f"(v128.load offset={at} {_get('p')})"
+def _taps(window: Window, panel: Panel, arithmetic: Arithmetic, clamp: tuple[float, float] | None) -> list[str]:
+    """Sums of one panel of outputs at $q: every tap's weight once for all its vectors."""
+    sums = [(f"a{v}", start) for v, start in enumerate(panel.starts)]
+    lines = [f"(local.set $v (v128.load32_splat {_get('w')}))", *(f"(local.set ${a} {_get('v')})" for a, _ in sums)]
+    lines.append("(block $taps")
+    for tap in range(window.k**2):
+        at = 4 * (tap // window.k * window.padded_w + tap % window.k)
+        lines.append(f"(local.set $v (v128.load32_splat offset={4 * (1 + tap)} {_get('w')}))")
+        for a, start in sums:
+            offset = at + 4 * window.stride * start
+            x = f"(v128.load offset={offset} {_get('p')})"
             if window.stride == 2:
                 lanes = "0 1 2 3 8 9 10 11 16 17 18 19 24 25 26 27"
-                x = f"(i8x16.shuffle {lanes} {x} (v128.load offset={at + 16} {_get('p')}))"
-            weight = f"(v128.load32_splat offset={4 * (1 + ky * window.k + kx)} {_get('w')})"
-            lines.append(f"(local.set $a {_madd(arithmetic, weight, x, _get('a'))})")
-    return [*lines, f"(v128.store {_get('q')} {_clamped(_get('a'), clamp)})"]
+                x = f"(i8x16.shuffle {lanes} {x} (v128.load offset={offset + 16} {_get('p')}))"
+            lines.append(f"(local.set ${a} {_madd(arithmetic, x, _get('v'), _get(a))})")
+        lines.append(_end_of_block("taps", "s") if tap < window.k**2 - 1 else ")")
+    return lines + [f"(v128.store offset={4 * start} {_get('q')} {_clamped(_get(a), clamp)})" for a, start in sums]
 
 
 def pool(name: str, x: int, y: int, channels: int, positions: int) -> str:
