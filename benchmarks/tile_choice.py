@@ -51,11 +51,11 @@ def times(engine, tiles, shape, zeros, rounds):
 
 
 def compare(core, rounds, table):
-    tiles = candidates(core)
+    tiles = candidates(core)  # those for every m
     chosen, best, every = [], [], []
     for zeros in (0.8, 0.9):
         for shape in all_shapes():
-            first, second = times(core.engine, tiles, shape, zeros, rounds)
+            first, second = times(core.engine, candidates(core, m=shape[0]), shape, zeros, rounds)
             model, winner = choose(core, shape, zeros)[0].name, min(first, key=first.__getitem__)
             chosen.append(second[model])
             best.append(second[winner])

@@ -31,6 +31,10 @@ KERNELS = [
     Kernel(mr=64, broadcast="presplat", stream="interleaved"),
     Kernel(mr=8, index="packed", pattern=Sparsity(1, 16), values="int8"),
     Kernel(mr=8, nr=2, index="dense", unroll=4),
+    *(
+        Kernel(4, 1, u, "sliced", "interleaved", arithmetic="mul_add", order="by_count", clamp=clamp)
+        for u, clamp in ((1, None), (2, CLAMP))
+    ),
 ]
 NEEDS_QEMU = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in qemu._TOOLS),
@@ -107,7 +111,7 @@ def test_numba_text_equals_the_reference(kernel):
     exec(numba_text.module(kernel, tuple(s.height for s in packed.sections)), space)
     y, scale = np.empty((9, 13), np.float32), packed.bias if packed.scale is None else packed.scale
     for s in packed.sections:
-        space[f"section_{s.height}"](s.first_rows, s.counts, s.channels, s.values, packed.bias, scale, x, y)
+        space[f"section_{s.height}"](s.rows, s.counts, s.channels, s.values, packed.bias, scale, x, y)
     assert np.array_equal(y.view(np.uint32), reference.multiply(packed, x).view(np.uint32))
 
 

@@ -56,6 +56,17 @@ def test_node_equals_the_reference(name):
 
 
 @HAS_NODE
+@pytest.mark.parametrize("n", [4, 21, 22, 23])
+def test_node_runs_slices_of_every_height(n):
+    kernel = preset("sliced")
+    for m in (1, 2, 3):
+        for zeros in (0.7, 1.0):
+            packed = pack(kernel, sample_weights(kernel, (m, n, 35), zeros))
+            outcome = execute("node", packed, sample_input((m, n, 35)))
+            assert outcome.ok, (n, m, zeros, outcome)
+
+
+@HAS_NODE
 def test_node_sees_a_stray_write_and_a_refusal():
     image, _, outputs = node.products_image([(pack(Kernel(), np.ones((2, 2), np.float32)), 5)])
     with node.NodeInstance(image) as instance:

@@ -11,7 +11,7 @@ import pytest
 from nmsat.__main__ import main
 from nmsat.dataflow.kernels import wat_layers
 from nmsat.dataflow.kernels.from_workload import kernel_for, matrices
-from nmsat.dataflow.kernels.network import build, lower, sample_parameters
+from nmsat.dataflow.kernels.network import build, choose, lower, sample_parameters
 from nmsat.models import Layer, Workload
 from nmsat.models.errors import NmsatError
 from nmsat.models.workload_file import WorkloadFile
@@ -87,6 +87,23 @@ def test_whole_networks_equal_the_reference(name):
 )
 def test_small_networks_equal_the_reference(arithmetic, act, size, k, stride):
     assert run(lowered(small(act, size, k, stride), arithmetic), picture(size), rounds=1).ok
+
+
+@pytest.mark.parametrize("arithmetic", ["mul_add", "fma"])
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+def test_few_columns_take_slices(arithmetic, zeros):
+    weights = np.where(np.random.default_rng(0).random((8, 64)) < zeros, 0, 1).astype(np.float32)
+    chosen = [choose(weights, m, arithmetic) for m in (1, 2, 3, 4, 49)]
+    assert [kernel.index == "sliced" for kernel in chosen] == [True, True, True, False, False]
+    assert {kernel.arithmetic for kernel in chosen} == {arithmetic}
+
+
+def test_the_classifier_of_a_network_runs_slices():
+    network = lowered(small(), "fma")
+    products = {step.name: step for step in network.steps if step.packed is not None}
+    assert {name: step.packed.kernel.index == "sliced" for name, step in products.items()} == {
+        "reduce": True, "expand": True, "pw": False, "fc": True
+    }  # fmt: skip
 
 
 def test_node_runs_the_same_module():

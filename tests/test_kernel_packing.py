@@ -19,6 +19,8 @@ from nmsat.models import Sparsity, Workload
 from nmsat.models.errors import NmsatError
 from nmsat.simulator.kernels import compiled, reference
 
+SLICED: dict = {"mr": 4, "index": "sliced", "stream": "interleaved", "order": "by_count"}
+
 
 def matrix(n: int, k: int, zeros: float, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -40,7 +42,7 @@ def bits_differing(a: np.ndarray, b: np.ndarray) -> int:
         ({"mr": 0}, r"kernel: mr: must be a multiple of 4"),
         ({"nr": 3}, r"kernel: nr: must be 1, 2 or 4, not 3"),
         ({"unroll": 3}, r"kernel: unroll: must be 1, 2 or 4, not 3"),
-        ({"index": "csr"}, r"kernel: index: must be one of delta, absolute, packed, dense, not 'csr'"),
+        ({"index": "csr"}, r"kernel: index: must be one of delta, absolute, packed, dense, sliced, not 'csr'"),
         ({"index": "packed"}, r"kernel: pattern: must be given exactly when index is \"packed\", not None"),
         ({"pattern": Sparsity(2, 8)}, r"kernel: pattern: must be given exactly when"),
         (
@@ -57,6 +59,18 @@ def bits_differing(a: np.ndarray, b: np.ndarray) -> int:
             r"kernel: order: must be natural for a separate stream, not 'by_count'; the output",
         ),
         ({"broadcast": "presplat", "values": "int8"}, r"kernel: broadcast: must be splat"),
+        ({"index": "sliced"}, r"kernel: mr: must be 4 for sliced kernels, not 28"),
+        (SLICED | {"nr": 2}, r"kernel: nr: must be 1 for sliced kernels, not 2"),
+        (SLICED | {"order": "natural"}, r"kernel: order: must be by_count for sliced kernels, not 'natural'"),
+        (
+            SLICED | {"order": "natural", "stream": "separate"},
+            r"kernel: stream: must be interleaved for sliced kernels, not 'separate'",
+        ),
+        (SLICED | {"broadcast": "presplat"}, r"kernel: broadcast: must be splat for sliced kernels, not 'presplat'"),
+        (SLICED | {"values": "int8"}, r"kernel: values: must be f32 for sliced kernels, not 'int8'"),
+        (SLICED | {"panels": "copied"}, r"kernel: panels: must be in_place for sliced kernels, not 'copied'"),
+        (SLICED | {"group": 2}, r"kernel: group: must be 1 for sliced kernels, not 2"),
+        (SLICED | {"pattern": Sparsity(2, 8)}, r"kernel: pattern: must be given exactly when"),
         ({"clamp": (6.0, 0.0)}, r"kernel: clamp: must be a lower bound and an upper bound"),
     ],
 )
@@ -76,6 +90,9 @@ def test_names_tell_kernels_apart() -> None:
         Kernel(values="int8"),
         Kernel(clamp=(0, 6)),
         Kernel(index="packed", pattern=Sparsity(2, 8)),
+        Kernel(**SLICED),
+        Kernel(**SLICED, unroll=4),
+        Kernel(**SLICED, arithmetic="mul_add"),
     ]
     assert len({k.name for k in kernels}) == len(kernels)
     assert STANDIN.name == "32x1-delta-mul_add"
@@ -123,7 +140,7 @@ def test_input_is_checked() -> None:
 def test_deltas_cross_rows_and_close_the_loop() -> None:
     w = np.array([[0, 1, 0, 2], [0, 0, 0, 0], [3, 0, 0, 4]], np.float32)
     section = pack(Kernel(), w).sections[0]
-    assert section.channels.tolist() == [1, 3, 0, 3]
+    assert section.channels.tolist() == [[1], [3], [0], [3]]
     assert section.counts.tolist() == [2, 0, 2]
     assert section.start() == 1
     assert section.deltas(196).tolist() == [2 * 196, -3 * 196, 3 * 196, -2 * 196]
@@ -148,6 +165,60 @@ def test_interleaved_stream() -> None:
     assert words[[2, 4, 7, 9, 11]].view("<f4").tolist() == [20, 3, 10, 1, 2]
 
 
+SIX_ROWS = np.array([[0, 1, 0, 0], [0, 0, 0, 0], [2, 0, 3, 4], [0, 5, 6, 0], [0, 0, 0, 7], [8, 9, 0, 0]], np.float32)
+
+
+def test_slices_take_the_longest_rows_first_and_repeat_a_row_s_last_column():
+    packed = pack(Kernel(**SLICED), SIX_ROWS)
+    whole, rest = packed.sections
+    assert whole.rows.tolist() == [[2, 3, 5, 0]]  # 3, 2, 2 and 1 values; equal counts keep their order
+    assert whole.counts.tolist() == [3]
+    assert whole.channels.tolist() == [[0, 1, 0, 1], [2, 2, 1, 1], [3, 2, 1, 1]]
+    assert whole.values.tolist() == [[2, 5, 8, 1], [3, 6, 9, 0], [4, 0, 0, 0]]
+    assert rest.rows.tolist() == [[4, 1]]  # the last n % 4 rows
+    assert rest.channels.tolist() == [[3, 0]]  # an empty row reads column 0
+    assert rest.values.tolist() == [[7, 0]]
+    assert packed.nonzeros == 9
+    assert packed.stored == 4 * 3 + 4 * 1  # four lanes a step, rows or not
+    assert packed.footprint_bytes == 32 * (1 + 3) + 4 + 32 * (1 + 1) + 4
+
+
+def test_slice_stream():
+    bias = np.arange(10, 16, dtype=np.float32)
+    packed = pack(Kernel(**SLICED), SIX_ROWS, bias)
+    stream = streams(packed, packed.sections[1], 3)
+    assert np.frombuffer(stream.counts, "<u4").tolist() == [1]
+    assert (stream.indices, stream.scales, stream.in_start, stream.out_start) == (b"", b"", 0, 0)
+    words = np.frombuffer(stream.values, "<u4").reshape(-1, 2, 4)
+    assert words[:, 0].tolist() == [[12 * 4, 12 * 1, 0, 0], [12 * 3, 0, 0, 0]]  # of rows of Y, then of X
+    assert words[:, 1].view("<f4").tolist() == [[14, 11, 0, 0], [7, 0, 0, 0]]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(n=st.integers(1, 13), k=st.integers(1, 20), zeros=st.sampled_from([0.0, 0.5, 0.9, 1.0]))
+def test_slices_hold_every_weight_once_in_ascending_order(n: int, k: int, zeros: float):
+    w = matrix(n, k, zeros, n * 31 + k)
+    packed, seen = pack(Kernel(**SLICED), w), []
+    again, longest = np.zeros_like(w), np.inf
+    for section in packed.sections:
+        ends = np.cumsum(section.counts)
+        for rows, count, end in zip(section.rows, section.counts, ends, strict=True):
+            part = slice(end - count, end)
+            assert (section.channels[part] < k).all()
+            for lane, row in enumerate(rows):
+                channels, values = section.channels[part, lane], section.values[part, lane]
+                own = np.count_nonzero(w[row])
+                assert own <= min(count, longest)
+                assert (np.diff(channels[:own]) > 0).all()
+                assert not values[own:].any()
+                again[row, channels[:own]] = values[:own]
+                seen.append(int(row))
+            assert count == np.count_nonzero(w[rows], axis=1).max()
+            longest = np.count_nonzero(w[rows], axis=1).min()
+    assert sorted(seen) == list(range(n))
+    assert np.array_equal(again, w)
+
+
 @pytest.mark.parametrize("height, fill, expected", [(4, 1.0, 4), (4, 0.92, 4), (2, 1.0, 2), (1, 1.0, 1), (4, 0.6, 1)])
 def test_block_rule(height: int, fill: float, expected: int) -> None:
     rng = np.random.default_rng(5)
@@ -170,6 +241,7 @@ def test_footprint_equals_the_streams() -> None:
         Kernel(stream="interleaved", broadcast="presplat", nr=2),
         Kernel(values="int8"),
         Kernel(index="dense"),
+        Kernel(**SLICED),
     ]
     for kernel in kernels:
         packed = pack(kernel, w)
@@ -204,6 +276,11 @@ def test_panels_cover_every_column_and_nothing_else(m: int, vectors: int) -> Non
     assert sum(count for _, count in runs(panels)) == len(panels)
     replayed = [(p.column + i * p.columns, p.starts) for p, count in runs(panels) for i in range(count)]
     assert replayed == [(p.column, p.starts) for p in panels]
+
+
+def test_panels_of_single_columns() -> None:
+    assert [(p.column, p.starts, p.lanes) for p in cut(5, 1, 1)] == [(c, (0,), 1) for c in range(5)]
+    assert [count for _, count in runs(cut(5, 1, 1))] == [5]
 
 
 def test_panels_refuse_nothing_to_cut() -> None:
@@ -250,6 +327,8 @@ KERNELS = [
     Kernel(stream="interleaved", order="by_count"),
     Kernel(index="dense"),
     Kernel(index="packed", pattern=Sparsity(2, 4)),
+    Kernel(**SLICED),
+    Kernel(**SLICED, arithmetic="mul_add", clamp=(0.0, 6.0)),
 ]
 
 

@@ -16,6 +16,7 @@ from nmsat.dataflow.kernels.presets import PRESETS, preset
 from nmsat.models import NmsatError, Sparsity, Workload
 from nmsat.models.core import Core
 from nmsat.reports import kernel_phone
+from nmsat.simulator.kernels import bench
 from nmsat.simulator.kernels.footprint import footprint, missing, row_lines
 from nmsat.simulator.kernels.network import Pruning, simulate_core
 from nmsat.simulator.kernels.predict import predict, predict_shape, sample
@@ -55,16 +56,20 @@ def test_an_empty_matrix_costs_its_rows_only():
     assert 0 < empty.cycles < full.cycles / 4
 
 
+def stores(kernel: Kernel) -> int:
+    """Stores of a row block: a vector each, or a lane each of a slice."""
+    return kernel.height if kernel.index == "sliced" else kernel.accumulators
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_wasm_code_of_every_preset_is_read(name):
     kernel = preset(name)
-    panel = cut(kernel.mr, kernel.vectors)[0]
-    code = panel_code(kernel, kernel.nr, panel)
+    code = panel_code(kernel, kernel.height, cut(kernel.mr, kernel.vectors, kernel.lanes(kernel.mr))[0])
     multiplies = sum(x.op.startswith(("fma", "multiply")) for x in code.loops[-1])
     blocks = kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)
     assert multiplies == kernel.accumulators * blocks
     stored = sum(x.op == "vector_store" for x in code.tail)
-    assert stored == kernel.accumulators
+    assert stored == stores(kernel)
     assert not any(x.op.startswith(("fma", "multiply")) for x in code.head)
     assert bool(code.around) == (kernel.group > 1)
     assert loop_cycles(ZEN, code) >= multiplies / 2  # two pipes
@@ -81,11 +86,11 @@ needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="apt-get in
 def test_v8_code_of_every_preset_is_read(name):
     """V8 unrolls small loops once more, checks the stack in each, and folds no load into a multiply-add."""
     kernel = preset(name)
-    code = panel_code(kernel, kernel.nr, cut(kernel.mr, kernel.vectors)[0], "v8")
+    code = panel_code(kernel, kernel.height, cut(kernel.mr, kernel.vectors, kernel.lanes(kernel.mr))[0], "v8")
     multiplies = sum(x.op.startswith(("fma", "multiply")) for x in code.loops[-1])
     blocks = kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)
     assert multiplies == kernel.accumulators * blocks * code.repeats
-    assert sum(x.op == "vector_store" for x in code.tail) == kernel.accumulators
+    assert sum(x.op == "vector_store" for x in code.tail) == stores(kernel)
     assert not any(x.op.startswith(("fma", "multiply")) for x in code.head)  # the loop is entered behind its start
     assert bool(code.around) == (kernel.group > 1)
     ends = [i for i, x in enumerate(code.loops[-1]) if x.op == "branch"]
@@ -225,6 +230,36 @@ def test_the_chosen_tile_is_the_fastest_of_the_model(core, shape):
     assert kernel in candidates(core)
     assert found.cycles == min(every)
     assert choose(core, shape, 0.9)[1] is found  # cached
+
+
+def test_few_columns_take_slices_on_wasm():
+    assert preset("sliced") in candidates(ZEN, m=3)
+    assert preset("sliced") not in candidates(ZEN, m=4)
+    assert preset("sliced") not in candidates(A73, m=1)
+    for shape in ((1, 256, 512), (2, 64, 128)):
+        kernel, found = choose(ZEN, shape, 0.9)
+        assert kernel.index == "sliced"
+        assert found.cycles == min(predict_shape(ZEN, k, shape, 0.9).cycles for k in candidates(ZEN, m=shape[0]))
+    assert choose(ZEN, (1, 64, 128), 0.9, height=2)[0].nr == 2
+    named = {kernel.index for kernel in bench.tiles(3).values()}
+    assert "sliced" in named
+    assert named - {kernel.index for kernel in bench.tiles(4).values()} == {"sliced"}
+
+
+@pytest.mark.parametrize("n", [1, 4, 22, 64])
+def test_slices_are_predicted(n):
+    """Columns one by one, each costing the steps of every slice; a row more or less a lane costs nothing."""
+    kernel = preset("sliced")
+    one, three = (predict_shape(ZEN, kernel, (m, n, 128), 0.8) for m in (1, 3))
+    assert one.cycles >= 1
+    assert three.pipeline_cycles == pytest.approx(3 * one.pipeline_cycles, abs=2)
+    counts = sum(int(s.counts.sum()) for s in sample(kernel, n, 128, 0.8).sections)
+    assert one.pipeline_cycles > 2 * counts  # four offsets, four columns and a vector of values a step
+
+
+def test_slices_have_no_model_on_arm():
+    with pytest.raises(NmsatError, match=r"^kernel: index: must be delta, absolute or dense, f32 values, not '1x4-sl"):
+        predict_shape(A73, preset("sliced"), (1, 16, 32), 0.9)
 
 
 def test_the_choice_for_patterns_and_dense():

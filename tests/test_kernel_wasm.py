@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nmsat.dataflow.kernels import STANDIN, Kernel, pack
+from nmsat.dataflow.kernels import STANDIN, Kernel, pack, wat, wat_sliced
 from nmsat.dataflow.kernels.image import GUARD_BYTES, Memory
 from nmsat.dataflow.kernels.shapes import all_shapes
 from nmsat.models import Sparsity
@@ -39,6 +39,12 @@ def check(kernel: Kernel, w: np.ndarray, m: int, golden=reference.multiply) -> N
     assert program.guards_intact(), kernel.name
 
 
+SLICED = [
+    Kernel(4, 1, unroll, "sliced", "interleaved", arithmetic=arithmetic, order="by_count", clamp=clamp)
+    for unroll in (1, 2, 4)
+    for arithmetic in ("fma", "mul_add")
+    for clamp in (None, (0.0, 6.0))
+]
 PLAIN = [
     Kernel(mr, nr, unroll, index, stream, broadcast, arithmetic, order=order)
     for mr, nr in ((28, 1), (8, 2), (4, 4))
@@ -75,7 +81,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("kernel", [*PLAIN, *OTHERS], ids=lambda k: k.name)
+@pytest.mark.parametrize("kernel", [*PLAIN, *OTHERS, *SLICED], ids=lambda k: k.name)
 def test_every_kernel_on_tails_and_empty_rows(kernel: Kernel) -> None:
     w = matrix(kernel, 19, 25, 0.8, 1)
     w[[0, 7, 8, 18]] = 0
@@ -96,6 +102,39 @@ def test_edges(m: int, zeros: float) -> None:
             m,
         )
         check(STANDIN, matrix(STANDIN, n, k, zeros, n), m)
+
+
+@pytest.mark.parametrize("kernel", SLICED, ids=lambda k: k.name)
+def test_slices_of_every_height_and_column(kernel: Kernel) -> None:
+    """The last slice has 0 to 3 rows; rows are empty, full, and all zero."""
+    for n, k in ((1, 1), (2, 9), (3, 4), (4, 1), (4, 5), (5, 16), (6, 3), (7, 17), (8, 2), (21, 35)):
+        for zeros in (0.0, 0.7, 1.0):
+            w = matrix(kernel, n, k, zeros, n)
+            w[:: max(2, n // 3)] = 0
+            for m in (1, 2, 3, 5):
+                check(kernel, w, m)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_slices_of_a_classifier(m: int) -> None:
+    for kernel in SLICED[-4::2]:
+        check(kernel, matrix(kernel, 1000, 1280, 0.9, 7), m, compiled.multiply)
+
+
+def test_a_wrong_lane_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column gathered into another lane, and a result stored past Y."""
+    packed, right = pack(SLICED[0], matrix(STANDIN, 6, 9, 0.3, 1)), wat_sliced.slice_function
+    x = np.random.default_rng(0).normal(size=(9, 1)).astype(np.float32)
+    for old, new, intact in (
+        ("f32x4.replace_lane 1 ", "f32x4.replace_lane 2 ", True),
+        ("v128.store32_lane 1 ", "v128.store32_lane offset=64 1 ", False),
+    ):
+        monkeypatch.setattr(wat, "slice_function", lambda *a, o=old, n=new: right(*a).replace(o, n))
+        program = WasmProgram([(packed, 1)])
+        program.write(0, x)
+        program.run()
+        assert not np.array_equal(program.read(0), reference.multiply(packed, x))
+        assert program.guards_intact() is intact
 
 
 @pytest.mark.parametrize("shape", all_shapes(), ids=lambda s: "x".join(map(str, s)))
@@ -162,6 +201,6 @@ def test_memory_limit_says_how_much_is_needed() -> None:
 def test_infinities_follow_the_reference() -> None:
     w = np.array([[1, -1], [0, 2]], np.float32)
     x = np.array([[np.inf, 1], [np.inf, -np.inf]], np.float32)
-    for kernel in (Kernel(), Kernel(clamp=(0.0, 6.0), arithmetic="mul_add")):
+    for kernel in (Kernel(), Kernel(clamp=(0.0, 6.0), arithmetic="mul_add"), *SLICED):
         packed = pack(kernel, w)
         assert np.array_equal(multiply(packed, x), reference.multiply(packed, x), equal_nan=True)

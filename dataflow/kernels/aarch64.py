@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...models.errors import NmsatError
+from .aarch64_sliced import slice_function
 from .description import LANES, Kernel
 from .packing import Packed
 from .panels import Panel, cut, runs
@@ -260,6 +261,8 @@ def panel_function(kernel: Kernel, height: int, panel: Panel, name: str) -> str:
     X's pitch; of grouped panels also x10, their number, and x15, the bytes between them in X.
     """
     check(kernel)
+    if kernel.index == "sliced":
+        return slice_function(kernel, height, name)
     return _Writer(kernel, height, panel, name).function()
 
 
@@ -277,7 +280,7 @@ def layer(packed: Packed, m: int, name: str = "nmsat_layer") -> str:
         constant = row_constant(packed, section)
         if kernel.pattern is not None:
             constant //= kernel.pattern.index_bytes
-        for panel, count in runs(cut(m, kernel.vectors)):
+        for panel, count in runs(cut(m, kernel.vectors, kernel.lanes(m))):
             key = (section.height, panel.starts)
             if key not in functions:
                 functions[key] = f"{name}_h{section.height}_{len(functions)}"

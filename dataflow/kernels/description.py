@@ -12,7 +12,7 @@ LANES = 4  # binary32 values of one 128-bit vector, on wasm and on NEON
 MAX_VECTORS = 16
 MAX_GROUP = 64
 
-Index = Literal["delta", "absolute", "packed", "dense"]
+Index = Literal["delta", "absolute", "packed", "dense", "sliced"]
 Stream = Literal["separate", "interleaved"]
 Broadcast = Literal["splat", "presplat"]
 Arithmetic = Literal["fma", "mul_add"]
@@ -39,7 +39,10 @@ class Kernel:
     index : str
         ``delta``: int32 byte steps from block to block across row ends (XNNPACK's layout);
         ``absolute``: int32 byte offsets from the panel's base; ``packed``: N:M indices, ``pattern.index_bytes``
-        bytes a group; ``dense``: no index, every k is stored.
+        bytes a group; ``dense``: no index, every k is stored; ``sliced``: sliced ELLPACK (SELL-4-sigma with sigma = n,
+        Kreutzer et al., "A unified sparse matrix data format for efficient general sparse matrix-vector
+        multiplication on modern processors with wide SIMD units", 2014): rows sorted by count, four to a slice, one
+        row a lane, int32 byte offsets, one column of X at a time. Right for every m, made for m below 4.
     stream : str
         ``separate``: counts, indices and values apart (XNNPACK's layout); ``interleaved``: one stream, a row
         header (count, output step, biases) and then index and values of each block.
@@ -104,6 +107,8 @@ class Kernel:
         self._check_pairs()
 
     def _check_pairs(self) -> None:
+        if self.index == "sliced":
+            self._check_slices()
         if self.index == "packed" and self.nr != 1:
             self._refuse("index", "delta, absolute or dense when nr is not 1")
         if self.stream == "interleaved" and (self.index in ("packed", "dense") or self.values == "int8"):
@@ -119,6 +124,13 @@ class Kernel:
         if self.clamp is not None and not self.clamp[0] <= self.clamp[1]:
             self._refuse("clamp", "a lower bound and an upper bound not below it")
 
+    def _check_slices(self) -> None:
+        needed = {"mr": LANES, "nr": 1, "stream": "interleaved", "order": "by_count"}
+        needed |= {"broadcast": "splat", "values": "f32", "panels": "in_place", "group": 1}
+        for key, value in needed.items():
+            if getattr(self, key) != value:
+                self._refuse(key, f"{value} for sliced kernels")
+
     def _refuse(self, key: str, rule: str, hint: str = "") -> None:
         raise NmsatError.rule("kernel", key, rule, getattr(self, key), hint)
 
@@ -126,6 +138,15 @@ class Kernel:
     def vectors(self) -> int:
         """Vectors of a full panel, a row."""
         return self.mr // LANES
+
+    @property
+    def height(self) -> int:
+        """Rows of a block, or of a slice."""
+        return LANES if self.index == "sliced" else self.nr
+
+    def lanes(self, m: int) -> int:
+        """Columns of a vector of X (k, m): 1 where single columns are taken."""
+        return 1 if self.index == "sliced" or m < LANES else LANES
 
     def x_pitch(self, m: int) -> int:
         """Bytes from one row of X to the next as the kernel reads it, for X (k, m)."""
@@ -144,7 +165,8 @@ class Kernel:
     @property
     def name(self) -> str:
         """Short text that tells kernels apart: tile, then what differs from the plain mul+add kernel."""
-        parts = [f"{self.mr}x{self.nr}", self.index if self.pattern is None else str(self.pattern)]
+        tile = f"1x{self.height}" if self.index == "sliced" else f"{self.mr}x{self.nr}"
+        parts = [tile, self.index if self.pattern is None else str(self.pattern)]
         parts += [f"u{self.unroll}"] if self.unroll > 1 else []
         parts += [self.stream] if self.stream != "separate" else []
         parts += [self.broadcast] if self.broadcast != "splat" else []

@@ -170,8 +170,10 @@ def _step(
 
 
 def choose(weights: F32, m: int, arithmetic: Arithmetic) -> Kernel:
-    """A kernel for W (n, k) and m columns by rules of thumb: density, and panels copied where it pays, else grouped."""
+    """A kernel for W (n, k) and m columns by rules of thumb: few columns, density, panels copied where it pays."""
     n, k = weights.shape
+    if m < LANES:
+        return Kernel(mr=LANES, unroll=4, index="sliced", stream="interleaved", order="by_count", arithmetic=arithmetic)
     nonzeros = int(np.count_nonzero(weights))
     if nonzeros >= DENSE_FROM * n * k:
         return Kernel(mr=12, nr=2, unroll=2, index="dense", panels="copied", arithmetic=arithmetic)

@@ -16,7 +16,7 @@ def fma(typing, a, b, c):
 
 
 def module(kernel: Kernel, heights: tuple[int, ...]) -> str:
-    """A module with ``section_h(first_rows, counts, channels, values, bias, scale, x, y)`` for each block height h.
+    """A module with ``section_h(rows, counts, channels, values, bias, scale, x, y)`` for each block height h.
 
     Arguments are a section's arrays, the biases (n,), the scales (n,; unused unless int8), X (k, m) and Y (n, m). It
     needs numba alone, and gives the reference's bits.
@@ -35,24 +35,25 @@ def _section(kernel: Kernel, height: int) -> str:
     scaled = kernel.values == "int8"
     lines = [
         '@njit(error_model="numpy")',
-        f"def section_{height}(first_rows, counts, channels, values, bias, scale, x, y):",
+        f"def section_{height}(rows, counts, channels, values, bias, scale, x, y):",
         "    m, at = x.shape[1], 0",
-        "    for block in range(len(first_rows)):",
-        "        row = first_rows[block]",
+        "    for block in range(len(rows)):",
     ]
     for h in range(height):
-        lines.append(f"        y[row + {h}] = {'np.float32(0)' if scaled else f'bias[row + {h}]'}")
-    lines += ["        for _ in range(counts[block]):", "            source = x[channels[at]]"]
+        lines.append(f"        y[rows[block, {h}]] = {'np.float32(0)' if scaled else f'bias[rows[block, {h}]]'}")
+    lines.append("        for _ in range(counts[block]):")
     for h in range(height):
         step = madd.format(w="w", x="source[j]", c="target[j]")
-        lines += [f"            w, target = np.float32(values[at, {h}]), y[row + {h}]"]
+        if h == 0 or kernel.index == "sliced":
+            lines.append(f"            source = x[channels[at, {h}]]")
+        lines += [f"            w, target = np.float32(values[at, {h}]), y[rows[block, {h}]]"]
         lines += ["            for j in range(m):", f"                target[j] = {step}"]
     lines.append("            at += 1")
     if scaled or kernel.clamp is not None:
         lines.append(f"        for h in range({height}):")
-        lines.append("            target = y[row + h]")
+        lines += ["            row = rows[block, h]", "            target = y[row]"]
         lines.append("            for j in range(m):")
-        value = madd.format(w="target[j]", x="scale[row + h]", c="bias[row + h]") if scaled else "target[j]"
+        value = madd.format(w="target[j]", x="scale[row]", c="bias[row]") if scaled else "target[j]"
         lines.append(f"                v = {value}")
         for bound, sign in zip(kernel.clamp or (), "<>", strict=False):
             limit = f"np.float32({bound!r})"

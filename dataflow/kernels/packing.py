@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from ...models.errors import NmsatError
 from ...models.sparsity import Sparsity
-from .description import Kernel
+from .description import LANES, Kernel
 
 FILL_RULE = 0.9  # blocks of nr rows are used from this share of non-zero values on
 ADDRESS_LIMIT = 2**31 - 1
+SLICE_BYTES = 8 * LANES  # a slice's head (output offsets, biases) and each of its steps (input offsets, values)
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -22,22 +23,25 @@ I32 = NDArray[np.int32]
 class Section:
     """Rows packed with one block height.
 
+    The rows of a block share their columns; those of a slice (``index="sliced"``) have one each, and the shorter
+    rows repeat their last column with the value 0.
+
     Attributes
     ----------
     height : int
-        Rows of a block (nr).
-    first_rows : int32 (blocks,)
-        First row of each block, in stream order.
+        Rows of a block (nr) or slice.
+    rows : int32 (blocks, height)
+        Rows of each block, in stream order.
     counts : uint32 (blocks,)
-        Stored columns of each block.
-    channels : int32 (stored,)
-        Column k of each stored column, block after block, ascending inside a block.
+        Stored columns of each block; the steps of each slice.
+    channels : int32 (stored, 1), or (stored, height) of slices
+        Column k of each stored column, block after block, ascending inside a row.
     values : float32 or int8 (stored, height)
-        Weights of the stored columns, zeros inside a block included.
+        Weights of the stored columns, zeros inside a block or slice included.
     """
 
     height: int
-    first_rows: I32
+    rows: I32
     counts: NDArray[np.uint32]
     channels: I32
     values: NDArray[np.float32] | NDArray[np.int8]
@@ -46,12 +50,13 @@ class Section:
         """Byte step from each stored column to the next, across row ends; the last one closes the loop."""
         if not len(self.channels):
             return np.zeros(0, np.int32)
-        steps = np.roll(self.channels, -1).astype(np.int64) - self.channels
+        channels = self.channels[:, 0].astype(np.int64)
+        steps = np.roll(channels, -1) - channels
         return (steps * stride_bytes).astype(np.int32)
 
     def start(self) -> int:
         """Column of the first stored value, 0 when nothing is stored."""
-        return int(self.channels[0]) if len(self.channels) else 0
+        return int(self.channels[0, 0]) if len(self.channels) else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +73,9 @@ class Packed:
 
     @property
     def stored(self) -> int:
-        """Stored values, explicit zeros of blocks and N:M groups included."""
+        """Stored values, explicit zeros of blocks, N:M groups and slices included."""
+        if self.kernel.index == "sliced":  # lanes of the last slice that have no row are stored too
+            return sum(len(s.values) * LANES for s in self.sections)
         return sum(s.values.size for s in self.sections)
 
     @property
@@ -76,6 +83,9 @@ class Packed:
         """Bytes of all streams: values, indices, counts, biases, scales and output steps."""
         kernel, total = self.kernel, 0
         for s in self.sections:
+            if kernel.index == "sliced":
+                total += 4 * len(s.counts) + SLICE_BYTES * (len(s.counts) + len(s.values))
+                continue
             total += s.values.size * kernel.value_bytes + s.height * len(s.counts) * 4
             if kernel.broadcast == "presplat" and kernel.stream == "separate":
                 total += s.height * len(s.counts) * 12
@@ -129,6 +139,8 @@ def pack(kernel: Kernel, weights: F32, bias: F32 | None = None) -> Packed:
     values: NDArray[np.float32] | NDArray[np.int8] = weights
     if kernel.values == "int8":
         values, scale = quantise(weights)
+    if kernel.index == "sliced":
+        return Packed(kernel, n, k, nonzeros, _slices(weights), np.ascontiguousarray(bias), scale)
     tall = n // kernel.nr * kernel.nr
     parts = [(kernel.nr, 0, tall), (1, tall, n)]
     sections = tuple(_section(kernel, weights, values, *part) for part in parts if part[1] < part[2])
@@ -156,13 +168,13 @@ def checked_weights(weights: F32) -> F32:
 
 
 def _section(kernel: Kernel, weights: F32, values: NDArray, height: int, first: int, last: int) -> Section:
-    rows = np.arange(first, last, height, dtype=np.int32)
+    rows = np.arange(first, last, dtype=np.int32).reshape(-1, height)
     blocks = weights[first:last].reshape(len(rows), height, -1)
     kept: NDArray[np.bool_]
     if kernel.index == "dense":
         kept = np.ones((len(rows), weights.shape[1]), bool)
     elif kernel.pattern is not None:
-        return _pattern_section(kernel.pattern, weights, values, rows)
+        return _pattern_section(kernel.pattern, weights, values)
     else:
         kept = np.any(blocks != 0, axis=1)
     counts = kept.sum(axis=1)
@@ -170,11 +182,36 @@ def _section(kernel: Kernel, weights: F32, values: NDArray, height: int, first: 
         order = np.argsort(counts, kind="stable")
         rows, kept, counts = rows[order], kept[order], counts[order]
     block, channel = np.nonzero(kept)
-    stored = values[rows[block][:, None] + np.arange(height), channel[:, None]]
-    return Section(height, rows, counts.astype(np.uint32), channel.astype(np.int32), np.ascontiguousarray(stored))
+    channel = channel.astype(np.int32)[:, None]
+    stored = values[rows[block], channel]
+    return Section(height, rows, counts.astype(np.uint32), channel, np.ascontiguousarray(stored))
 
 
-def _pattern_section(pattern: Sparsity, weights: F32, values: NDArray, rows: I32) -> Section:
+def _slices(weights: F32) -> tuple[Section, ...]:
+    """Slices of four rows, the longest first, and one of the last n % 4 rows."""
+    order = np.argsort(-np.count_nonzero(weights, axis=1), kind="stable").astype(np.int32)
+    whole = len(order) // LANES * LANES
+    parts = (order[:whole].reshape(-1, LANES), order[whole:].reshape(1, -1))
+    return tuple(_slice_section(weights, rows) for rows in parts if rows.size)
+
+
+def _slice_section(weights: F32, rows: I32) -> Section:
+    """Slices of the given rows (slices, height); a row that ends before its slice repeats its last column with 0."""
+    kept = weights[rows] != 0
+    each = kept.sum(axis=2)
+    counts = each.max(axis=1)
+    last = np.where(each > 0, weights.shape[1] - 1 - np.argmax(kept[:, :, ::-1], axis=2), 0)
+    channels = np.repeat(last.astype(np.int32), counts, axis=0)
+    values = np.zeros(channels.shape, np.float32)
+    number, lane, channel = np.nonzero(kept)
+    begin = np.cumsum(each.reshape(-1)) - each.reshape(-1)  # of each row among the non-zeros
+    step = np.arange(len(channel)) - np.repeat(begin, each.reshape(-1))
+    at = (np.cumsum(counts) - counts)[number] + step
+    channels[at, lane], values[at, lane] = channel, weights[rows[number, lane], channel]
+    return Section(rows.shape[1], rows, counts.astype(np.uint32), channels, values)
+
+
+def _pattern_section(pattern: Sparsity, weights: F32, values: NDArray) -> Section:
     """Exactly ``keep`` stored columns a group: its non-zeros, then its lowest zeros, in ascending order."""
     n, k = weights.shape
     width = groups(k, pattern) * pattern.group
@@ -194,7 +231,8 @@ def _pattern_section(pattern: Sparsity, weights: F32, values: NDArray, rows: I32
     stored = np.take_along_axis(values, safe.reshape(n, -1), axis=1)
     stored[outside.reshape(n, -1)] = 0
     counts = np.full(n, safe[0].size, np.uint32)
-    return Section(1, rows, counts, safe.reshape(-1).astype(np.int32), stored.reshape(-1, 1))
+    rows = np.arange(n, dtype=np.int32)[:, None]
+    return Section(1, rows, counts, safe.reshape(-1, 1).astype(np.int32), stored.reshape(-1, 1))
 
 
 def index_bytes(section: Section, pattern: Sparsity) -> NDArray[np.uint8]:

@@ -27,10 +27,11 @@ class Panel:
         return self.starts[-1] + self.lanes
 
 
-def cut(m: int, vectors: int) -> tuple[Panel, ...]:
+def cut(m: int, vectors: int, lanes: int | None = None) -> tuple[Panel, ...]:
     """Cut ``m`` columns into the fewest panels of at most ``vectors`` vectors, widths differing by at most one.
 
     ``m = 49`` with 7 vectors gives 7 + 6 vectors for 12.25 vectors of work, instead of one panel and two tails.
+    ``lanes`` is 1 or 4 columns a vector; by default 4, and 1 below 4 columns.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def cut(m: int, vectors: int) -> tuple[Panel, ...]:
     for key, value in (("m", m), ("vectors", vectors)):
         if value < 1:
             raise NmsatError.rule("panels", key, "at least 1", value)
-    lanes = LANES if m >= LANES else 1
+    lanes = lanes or (LANES if m >= LANES else 1)
     total = -(-m // lanes)
     count = -(-total // vectors)
     panels, first = [], 0

@@ -18,6 +18,10 @@ PRESETS: dict[str, tuple[Kernel, str]] = {
         Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels="copied", arithmetic="mul_add"),
         "unstructured binary32, two roundings: plain SIMD",
     ),
+    "sliced": (
+        Kernel(mr=4, unroll=4, index="sliced", stream="interleaved", order="by_count"),
+        "slices of 4 output channels, one a lane: for fewer than 4 columns",
+    ),
     "block2": (Kernel(mr=12, nr=2, unroll=2, panels="copied"), "blocks of 2 output channels that share a column"),
     "block4": (Kernel(mr=4, nr=4, unroll=2, panels="copied"), "blocks of 4 output channels that share a column"),
     "2:4": (Kernel(mr=28, index="packed", pattern=Sparsity(2, 4), panels="copied"), "packed indices, 2 of 4"),

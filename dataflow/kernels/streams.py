@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...models.errors import NmsatError
+from .description import LANES
 from .packing import ADDRESS_LIMIT, Packed, Section, groups, index_bytes
 
 
@@ -38,12 +39,14 @@ def streams(packed: Packed, section: Section, m: int) -> Streams:
     kernel, pitch, x_pitch = packed.kernel, 4 * m, packed.kernel.x_pitch(m)
     if max(pitch, x_pitch) * max(packed.k, packed.n) > ADDRESS_LIMIT:
         raise NmsatError.rule("kernel", "m", "small enough for 31-bit byte offsets", m)
-    out = section.first_rows.astype(np.int64) * pitch
+    if kernel.index == "sliced":
+        return Streams(_slices(packed, section, pitch), b"", section.counts.astype("<u4").tobytes(), b"", 0, 0)
+    out = section.rows[:, 0].astype(np.int64) * pitch
     steps = (np.roll(out, -1) - out).astype("<i4")
     delta = kernel.index == "delta"
-    index = section.deltas(x_pitch) if delta else (section.channels.astype(np.int64) * x_pitch).astype("<i4")
+    index = section.deltas(x_pitch) if delta else (section.channels[:, 0].astype(np.int64) * x_pitch).astype("<i4")
     in_start = section.start() * x_pitch if delta else 0
-    rows = section.first_rows[:, None] + np.arange(section.height)
+    rows = section.rows
     values, indices, counts, scales = b"", b"", b"", b""
     if kernel.stream == "interleaved":
         values = _interleaved(packed, section, rows, index.astype("<i4"), steps)
@@ -93,6 +96,22 @@ def _interleaved(packed: Packed, section: Section, rows: np.ndarray, index: np.n
     at = first[block] + head_words + local * record_words
     stream[at[:, None] + np.arange(record_words)] = record
     return stream.tobytes()
+
+
+def _slices(packed: Packed, section: Section, pitch: int) -> bytes:
+    """A slice: the byte offsets of its four rows of Y, their biases, then offsets and values of each step.
+
+    32-bit words, every part aligned to 16 bytes; lanes without a row read X's first value and multiply it by 0.
+    """
+    counts, spare = section.counts.astype(np.int64), ((0, 0), (0, LANES - section.height))
+    head = _record(section.rows * np.int64(pitch), packed.bias[section.rows], spare)
+    record = _record(section.channels * np.int64(pitch), section.values, spare)
+    return np.insert(record, np.cumsum(counts) - counts, head, axis=0).tobytes()
+
+
+def _record(offsets: np.ndarray, values: np.ndarray, spare: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    parts = (np.pad(offsets, spare).astype("<u4"), np.pad(values, spare).astype("<f4").view("<u4"))
+    return np.concatenate(parts, axis=1)
 
 
 def _words(values: np.ndarray, wide: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...models.errors import NmsatError
 from .description import LANES, Kernel
 from .panels import Panel, cut, runs
+from .wat_sliced import slice_function
 
 PARAMETERS = ("in", "w", "d", "z", "out", "n", "os", "b", "stride")
 PAGE_BYTES = 65536
@@ -273,7 +274,10 @@ def panel_name(kernel: Kernel, height: int, panel: Panel) -> str:
 
 def panel_function(kernel: Kernel, height: int, panel: Panel) -> str:
     """WAT of the function that multiplies every row block of a section by one panel of columns."""
-    return _Writer(kernel, height, panel).function(panel_name(kernel, height, panel))
+    name = panel_name(kernel, height, panel)
+    if kernel.index == "sliced":
+        return slice_function(kernel, height, name, PARAMETERS)
+    return _Writer(kernel, height, panel).function(name)
 
 
 def copy_name(panel: Panel) -> str:
@@ -304,7 +308,7 @@ def layer(name: str, kernel: Kernel, m: int, calls: list[Call]) -> tuple[str, di
         vectors = kernel.vectors
         if call.height < kernel.nr and not call.scratch:  # the last rows, one by one: as many sums as registers hold
             vectors = max(1, min(kernel.vectors * kernel.nr // call.height, 7))
-        for panel, count in runs(cut(m, vectors)):
+        for panel, count in runs(cut(m, vectors, kernel.lanes(m))):
             function = panel_name(kernel, call.height, panel)
             functions[function] = functions.get(function) or panel_function(kernel, call.height, panel)
             if call.scratch and panel.lanes == LANES:

@@ -29,7 +29,7 @@ def loop_text(kernel: Kernel, height: int, vectors: int) -> list[str]:
     """
     if height * vectors > len(SUMS):
         raise NmsatError.rule("kernel", "mr", f"at most {4 * (len(SUMS) // height)} for {height} rows", 4 * vectors)
-    if kernel.values != "f32" or kernel.index == "packed":
+    if kernel.values != "f32" or kernel.index in ("packed", "sliced"):
         raise NmsatError.rule("kernel", "index", "delta, absolute or dense, f32 values", kernel.name)
     lines = _weights(kernel, height)
     for step in range(kernel.unroll):

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...dataflow.kernels import STANDIN, Kernel, pack
+from ...dataflow.kernels.description import LANES
 from ...dataflow.kernels.image import ImageBuilder
 from ...dataflow.kernels.samples import sample_input, sample_weights
 from ...dataflow.kernels.shapes import Shape
@@ -49,6 +50,9 @@ def _tiles() -> dict[str, Kernel]:
     for mr, group in ((24, 32), (28, 4), (28, 32)):
         kernel = Kernel(mr=mr, unroll=4, stream="interleaved", order="by_count", group=group)
         found[f"sparse:{kernel.name}"] = kernel
+    for arithmetic in ("fma", "mul_add"):
+        kernel = Kernel(4, 1, 4, "sliced", "interleaved", order="by_count", arithmetic=arithmetic)
+        found[f"sparse:{kernel.name}"] = kernel
     for mr, nr in ((24, 1), (12, 2), (8, 4)):
         kernel = Kernel(mr=mr, nr=nr, unroll=2, index="dense", panels="copied")
         found[f"dense:{kernel.name}"] = kernel
@@ -56,6 +60,11 @@ def _tiles() -> dict[str, Kernel]:
 
 
 TILES = _tiles()
+
+
+def tiles(m: int) -> dict[str, Kernel]:
+    """The candidates for m columns: sliced kernels, which take single columns, below 4 only."""
+    return {name: kernel for name, kernel in TILES.items() if kernel.index != "sliced" or m < LANES}
 
 
 def bench(
@@ -87,7 +96,8 @@ def bench(
     weights, x = sample_weights(STANDIN, shape, sparsity, seed), sample_input(shape, seed)
     builder = ImageBuilder()
     x_at, y_at = builder.memory.take(4 * k * m), builder.memory.take(4 * n * m)
-    for name, kernel in TILES.items():
+    found = tiles(m)
+    for name, kernel in found.items():
         builder.product(name, pack(kernel, weights), m, x_at, y_at)
     image, nonzeros = builder.build(), int(np.count_nonzero(weights))
     runs: dict[tuple[str, str], Timed] = {}
@@ -96,13 +106,13 @@ def bench(
         if "wasmtime" in engines:
             instance = WasmInstance(image)
             instance.put(x_at, x)
-            runs |= {(name, "wasmtime"): _wasmtime(instance, name) for name in TILES}
+            runs |= {(name, "wasmtime"): _wasmtime(instance, name) for name in found}
         if "node" in engines:
             try:
                 find_node()
                 node = stack.enter_context(NodeInstance(image))
                 node.put(x_at, x)
-                runs |= {(name, "node"): _node(node, name) for name in TILES}
+                runs |= {(name, "node"): _node(node, name) for name in found}
             except MissingToolError as error:
                 missing["node"] = str(error)
         if others:

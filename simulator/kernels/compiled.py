@@ -28,18 +28,18 @@ def _fused(typing: Any, a: Any, b: Any, c: Any) -> Any:  # pragma: no cover - co
 @njit(cache=True, error_model="numpy")
 def _section(fused, height, rows, counts, channels, values, x, start, y):  # pragma: no cover - compiled
     """Add the stored blocks to y (n, m), which holds ``start``'s values on entry to each row."""
-    m = x.shape[1]
+    m, apart = x.shape[1], channels.shape[1] > 1
     for first in range(0, m, _PANEL):
         last = min(first + _PANEL, m)
         at = 0
         for block in range(len(rows)):
             for h in range(height):
-                y[rows[block] + h, first:last] = start[rows[block] + h]
+                y[rows[block, h], first:last] = start[rows[block, h]]
             for _ in range(counts[block]):
-                source = x[channels[at], first:last]
                 for h in range(height):
+                    source = x[channels[at, h if apart else 0], first:last]
                     w = np.float32(values[at, h])
-                    target = y[rows[block] + h, first:last]
+                    target = y[rows[block, h], first:last]
                     if fused:
                         for j in range(last - first):
                             target[j] = _fused(w, source[j], target[j])  # pyright: ignore[reportCallIssue]
@@ -73,7 +73,7 @@ def multiply(packed: Packed, x: F32, out: F32 | None = None) -> F32:
     fused, scaled = packed.kernel.arithmetic == "fma", packed.scale is not None
     start = np.zeros_like(packed.bias) if scaled else packed.bias
     for s in packed.sections:
-        _section(fused, s.height, s.first_rows, s.counts, s.channels, s.values, x, start, y)
+        _section(fused, s.height, s.rows, s.counts, s.channels, s.values, x, start, y)
     bounds = packed.kernel.clamp
     if scaled or bounds is not None:
         low, high = (np.float32(v) for v in bounds or (0, 0))

@@ -58,8 +58,8 @@ def footprint(core: Core, packed: Packed, m: int, panels: tuple[Panel, ...]) -> 
     streamed = packed.kernel.panels == "copied" or group > 1
     weights = float(packed.footprint_bytes)
     everything = 4.0 * m * (packed.k + packed.n) + weights
-    visits = sum(len(s.channels) for s in packed.sections)
-    used = len(np.unique(np.concatenate([s.channels for s in packed.sections]))) if visits else 0
+    visits = sum(s.channels.size for s in packed.sections)
+    used = len(np.unique(np.concatenate([s.channels.reshape(-1) for s in packed.sections]))) if visits else 0
     scattered, streams = [], []
     for cache in core.caches:
         far, near = 0.0, 0.0

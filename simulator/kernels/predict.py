@@ -70,7 +70,7 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
         vectors = section_vectors(kernel, section.height)
         copied = kernel.panels == "copied"
         turns = section.counts // (kernel.pattern.keep if kernel.pattern else 1)
-        for panel, count in runs(cut(m, vectors)):
+        for panel, count in runs(cut(m, vectors, kernel.lanes(m))):
             passes = -(-count // kernel.group)
             missed = exit_misses(core, turns, count / passes)
             code = row_code(core, kernel, section.height, panel)
@@ -78,11 +78,11 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
             if copied:  # one load and one store a vector
                 cycles += packed.k * len(panel.starts) * max(1.0, split_loads(core, panel, m))
             else:
-                cycles += split_loads(core, panel, m) * len(section.channels)
+                cycles += split_loads(core, panel, m) * section.channels.size
             around = len(section.counts) * len(code.around) / core.issue_width.value
             total += count * cycles + passes * (around + core.call_cycles.value)
             bounds = bounds or held
-    memory = footprint(core, packed, m, cut(m, kernel.vectors))
+    memory = footprint(core, packed, m, cut(m, kernel.vectors, kernel.lanes(m)))
     level = memory.level if memory.cycles > total else bounds
     cycles = max(1, round(total + memory.cycles))
     shape = (m, packed.n, packed.k)

@@ -72,7 +72,7 @@ def multiply(packed: Packed, x: F32) -> F32:
         chunk = max(1, _CHUNK // (x.shape[1] * section.height))
         for first in range(0, len(section.counts), chunk):
             blocks = np.arange(first, min(first + chunk, len(section.counts)))
-            rows = section.first_rows[blocks][:, None] + np.arange(section.height)
+            rows = section.rows[blocks]
             y[rows] = _rows(packed, section, x, blocks, rows, offsets)
     return y
 
@@ -85,7 +85,7 @@ def _rows(packed: Packed, section: Section, x: F32, blocks: NDArray, rows: NDArr
     for j in range(int(counts.max())):
         live = np.nonzero(counts > j)[0]
         at = offsets[blocks[live]] + j
-        column = x[section.channels[at]][:, None, :]
+        column = x[section.channels[at]]
         weight = section.values[at].astype(np.float32)[:, :, None]
         acc[live] = step(weight, column, acc[live])
     if packed.scale is not None:

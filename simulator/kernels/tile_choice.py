@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from ...dataflow.kernels.description import Kernel
+from ...dataflow.kernels.description import LANES, Kernel
 from ...dataflow.kernels.packing import Packed
 from ...models.core import Core
 from ...models.errors import NmsatError
@@ -18,10 +18,16 @@ _WASM = tuple(
     for v in (4, 5, 6, 7)
     for panels in ("in_place", "copied")
 ) + tuple(Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", group=group) for group in (4, 32))
+_SLICED = Kernel(mr=LANES, unroll=4, index="sliced", stream="interleaved", order="by_count")
 
 
-def candidates(core: Core, *, dense: bool = False, pattern: Sparsity | None = None) -> tuple[Kernel, ...]:
-    """Kernels that a core may choose from: unstructured, dense, or packed N:M (wasm; ARM reads N:M by steps)."""
+def candidates(
+    core: Core, *, dense: bool = False, pattern: Sparsity | None = None, m: int = LANES
+) -> tuple[Kernel, ...]:
+    """Kernels that a core may choose from: unstructured, dense, or packed N:M (wasm; ARM reads N:M by steps).
+
+    Unstructured products of fewer than 4 columns ``m`` may take the sliced kernel (wasm).
+    """
     if core.isa == "aarch64":
         dense_tiles = (Kernel(mr=16, nr=4, index="dense"), Kernel(mr=32, index="dense"), Kernel(mr=8, index="dense"))
         return dense_tiles if dense else _ARM
@@ -32,7 +38,7 @@ def candidates(core: Core, *, dense: bool = False, pattern: Sparsity | None = No
         return tuple(
             Kernel(mr=mr, unroll=unroll, index="packed", pattern=pattern, panels="copied") for mr in (20, 24, 28)
         )
-    return _WASM
+    return _WASM if m >= LANES else (*_WASM, _SLICED)
 
 
 @lru_cache(maxsize=4096)
@@ -54,9 +60,9 @@ def choose(
     height : int
         Rows of a block that are zero together (1, 2 or 4).
     """
-    tiles = candidates(core, dense=not zeros and pattern is None, pattern=pattern)
+    tiles = candidates(core, dense=not zeros and pattern is None, pattern=pattern, m=LANES if height > 1 else shape[0])
     if height > 1:
-        tiles = tuple(replace(t, nr=height, mr=max(4, t.mr // height), unroll=1) for t in tiles)
+        tiles = tuple(replace(t, nr=height, mr=max(LANES, t.mr // height // LANES * LANES), unroll=1) for t in tiles)
     best: tuple[Kernel, Prediction] | None = None
     for kernel in dict.fromkeys(tiles):
         packed = _weights(core, kernel, shape, zeros, pattern, seed)

@@ -84,7 +84,8 @@ def panel_code(kernel: Kernel, height: int, panel: Panel, engine: str = "wasmtim
         if item.mnemonic == "ret":
             break
     code = _split(found)
-    written = height * len(panel.starts) * kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)
+    rows = 1 if kernel.index == "sliced" else height  # a slice's rows share a vector
+    written = rows * len(panel.starts) * kernel.unroll * (kernel.pattern.keep if kernel.pattern else 1)
     multiplies = sum(x.op.startswith(("fma", "multiply")) for x in code.loops[-1])
     if not multiplies or multiplies % written:
         raise NmsatError.rule(engine, "code", f"a loop of a multiple of {written} multiplies", multiplies)
