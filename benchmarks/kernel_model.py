@@ -1,5 +1,7 @@
 """Errors of the cycle model: wasm timed here under wasmtime and V8, ARM loops beside llvm-mca and OSACA, phones.
 
+Whole networks are timed too; ``network_factor`` of a wasm core is fitted to one of them.
+
 The wasm part needs a core file of this machine's processor (``simulator/kernels/processor.py``) and, for V8, Node.js.
 ``--write`` also renews the tables in reports/kernel_model; the ARM part needs llvm-mca-19 and OSACA for that.
 ``wasm`` or ``v8`` times that engine alone.
@@ -15,7 +17,7 @@ from dataclasses import asdict
 from nmsat.dataflow.kernels.samples import sample_input
 from nmsat.models.core import Core
 from nmsat.models.errors import MissingToolError
-from nmsat.reports import kernel_arm, kernel_phone, kernel_wasm
+from nmsat.reports import kernel_arm, kernel_networks, kernel_phone, kernel_wasm
 from nmsat.reports.kernel_wasm import WasmPoint
 from nmsat.simulator.kernels.node import NodeInstance
 from nmsat.simulator.kernels.predict import predict, sample
@@ -91,6 +93,17 @@ for core in [Core.load(f"{engine}-{here}") for engine in engines if here]:
     if write:
         note = f"Clock while measuring: {clock / 1e9:.2f} GHz."
         (kernel_wasm.FOLDER / f"{core.name}.md").write_text(kernel_wasm.markdown(core.name, points, note))
+networks: list[kernel_networks.NetworkTime] = []
+for core in [Core.load(f"{engine}-{here}") for engine in ("wasm", "v8") if here]:
+    try:
+        networks += kernel_networks.measure(core, rounds=60)
+    except MissingToolError as error:
+        print(f"kernel_model {core.name} networks: not compared; {error}")
+for row in networks:
+    figures = f"{row.measured_ms:.1f} ms measured, {row.model_ms:.1f} ms by the model"
+    print(f"kernel_model {row.core} {row.network}: {figures}: {100 * row.error:+.0f} %, no bar")
+if write and networks:
+    (kernel_wasm.FOLDER / "networks.md").write_text(kernel_networks.markdown(networks))
 try:
     loops = kernel_arm.measure()
     inside = sum(row.inside for row in loops)

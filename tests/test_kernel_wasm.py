@@ -75,7 +75,7 @@ OTHERS = [
     *(Kernel(mr=8, nr=nr, values="int8", clamp=(0.0, 6.0)) for nr in (1, 2, 4)),
     *(
         Kernel(index="packed", pattern=Sparsity(keep, group), values=values)
-        for keep, group in ((2, 4), (2, 8), (1, 8), (4, 8), (1, 2), (1, 16))
+        for keep, group in ((2, 4), (2, 8), (1, 8), (4, 8), (5, 8), (1, 2), (1, 16))
         for values in ("f32", "int8")
     ),
 ]

@@ -113,7 +113,8 @@ class _Writer:
             self.put(f"(local.set $p (i32.add (local.get $in) (i32.mul {index} (local.get $stride))))")
             self.column("p", [self.weight(self.kernel.value_bytes * j)])
             if j < pattern.keep - 1:
-                self.put("(br_if $done (i32.eq (local.get $d) (local.get $e)))")  # never left here, see unroll
+                other = ("e", "w", "in", "out")[j]  # never equal, see unroll; V8 drops a condition it has tested before
+                self.put(f"(br_if $done (i32.eq (local.get $d) (local.get ${other})))")
         self.bump("w", self.kernel.value_bytes * pattern.keep)
         self.bump("d", pattern.index_bytes)
         self.bump("in", f"(i32.mul (local.get $stride) (i32.const {pattern.group}))")

@@ -90,10 +90,11 @@ def _function(name: str, lines: list[str], vectors: tuple[str, ...]) -> str:
     return f"  (func ${name} {scalars}{wide}\n    {body})"
 
 
-def _end_of_block(block: str, counter: str) -> str:
-    """An exit that is never taken while the counter counts: without one behind each tap all their loads are alive at
-    once and spill (see ``unroll`` of :class:`.description.Kernel`)."""
-    return f"(br_if ${block} (i32.eqz {_get(counter)}))"
+def _end_of_block(block: str, counter: str, number: int) -> str:
+    """An exit that is never taken, as the counter is above 0: without one behind each tap all their loads are alive at
+    once and spill (see ``unroll`` of :class:`.description.Kernel`). V8 drops a condition that it has tested before, so
+    every ``number`` has its own."""
+    return f"(br_if ${block} (i32.eq {_get(counter)} (i32.const {-number})))"
 
 
 def conv_hwc(
@@ -124,7 +125,7 @@ def conv_hwc(
         for i, a in enumerate(sums):
             weight = f"(v128.load offset={16 * (vectors * t + i)} {_get('w')})"
             lines.append(f"(local.set ${a} {_madd(arithmetic, weight, _get('x'), _get(a))})")
-        lines.append(_end_of_block("taps", "g") if t < len(taps) else ")")
+        lines.append(_end_of_block("taps", "g", t) if t < len(taps) else ")")
     for i, a in enumerate(sums):
         lines.append(f"(local.set ${a} {_clamped(_get(a), clamp)})")
         for lane in range(LANES):
@@ -189,7 +190,7 @@ def _taps(window: Window, panel: Panel, arithmetic: Arithmetic, clamp: tuple[flo
                 lanes = "0 1 2 3 8 9 10 11 16 17 18 19 24 25 26 27"
                 x = f"(i8x16.shuffle {lanes} {x} (v128.load offset={offset + 16} {_get('p')}))"
             lines.append(f"(local.set ${a} {_madd(arithmetic, x, _get('v'), _get(a))})")
-        lines.append(_end_of_block("taps", "s") if tap < window.k**2 - 1 else ")")
+        lines.append(_end_of_block("taps", "s", tap) if tap < window.k**2 - 1 else ")")
     return lines + [f"(v128.store offset={4 * start} {_get('q')} {_clamped(_get(a), clamp)})" for a, start in sums]
 
 
