@@ -17,7 +17,7 @@ run: $(VENV)/.run ## set up and simulate a ResNet-18 training step
 	$(VENV)/bin/nmsat run resnet18
 
 test: system $(VENV)/.dev ## set up, system packages included, and run the tests
-	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow and not torch"
+	$(PY) -m pytest -q -n 2 -m "not slow and not torch"
 
 slow: $(VENV)/.dev ## the long checks, on J cores: make slow J=16
 	$(PY) -m pytest -q -m slow -n $(J)

@@ -18,7 +18,6 @@ from nmsat.simulator import simulate
 from nmsat.simulator.explore import FIELDS, Designs, evaluate, kernels, skeleton_of
 from nmsat.simulator.explore.evaluate import _run, energy_j
 
-pytestmark = pytest.mark.xdist_group("explore")  # one process compiles the evaluator, the other need not
 INTEGERS = (
     "cycles",
     "compute_cycles",
