@@ -10,6 +10,7 @@ from ...models.workload import Layer
 from ...models.workload_file import WorkloadFile
 from .description import Kernel
 from .packing import choose_block
+from .presets import SPARSE
 
 F32 = NDArray[np.float32]
 
@@ -58,5 +59,5 @@ def kernel_for(weights: F32) -> Kernel:
     """The kernel whose blocks the weights fill: 4, 2 or single rows by the fill rule."""
     height = choose_block(weights)
     if height == 1:
-        return Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels="copied")
+        return SPARSE
     return Kernel(mr={2: 12, 4: 4}[height], nr=height, unroll=2, panels="copied")

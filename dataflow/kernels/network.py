@@ -14,6 +14,7 @@ from . import wat_layers
 from .description import LANES, Arithmetic, Kernel
 from .image import Image, ImageBuilder
 from .packing import Packed, pack
+from .presets import GROUPED, SLICED, SPARSE
 from .wat_layers import Window, conv_groups
 
 F32 = NDArray[np.float32]
@@ -173,12 +174,11 @@ def choose(weights: F32, m: int, arithmetic: Arithmetic) -> Kernel:
     """A kernel for W (n, k) and m columns by rules of thumb: few columns, density, panels copied where it pays."""
     n, k = weights.shape
     if m < LANES:
-        return Kernel(mr=LANES, unroll=4, index="sliced", stream="interleaved", order="by_count", arithmetic=arithmetic)
+        return replace(SLICED, arithmetic=arithmetic)
     nonzeros = int(np.count_nonzero(weights))
     if nonzeros >= DENSE_FROM * n * k:
         return Kernel(mr=12, nr=2, unroll=2, index="dense", panels="copied", arithmetic=arithmetic)
-    plain = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", arithmetic=arithmetic)
-    return replace(plain, panels="copied") if nonzeros >= COPY_FROM * k else replace(plain, group=32)
+    return replace(SPARSE if nonzeros >= COPY_FROM * k else GROUPED, arithmetic=arithmetic)
 
 
 def build(network: Network) -> tuple[Image, dict[str, int]]:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...models.errors import NmsatError
 from ...models.sparsity import Sparsity
 from .description import STANDIN, Kernel
 
-_SPARSE = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels="copied")
+SPARSE = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels="copied")
+GROUPED = replace(SPARSE, panels="in_place", group=32)
+SLICED = Kernel(mr=4, unroll=4, index="sliced", stream="interleaved", order="by_count")
 
 PRESETS: dict[str, tuple[Kernel, str]] = {
-    "sparse": (_SPARSE, "unstructured binary32, one fused rounding (relaxed SIMD on wasm)"),
+    "sparse": (SPARSE, "unstructured binary32, one fused rounding (relaxed SIMD on wasm)"),
     "sparse-in-place": (
-        Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", group=32),
+        GROUPED,
         "the same without copies, a row of Y in long stretches: for few weights a column",
     ),
     "sparse-simd": (
-        Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels="copied", arithmetic="mul_add"),
+        replace(SPARSE, arithmetic="mul_add"),
         "unstructured binary32, two roundings: plain SIMD",
     ),
-    "sliced": (
-        Kernel(mr=4, unroll=4, index="sliced", stream="interleaved", order="by_count"),
-        "slices of 4 output channels, one a lane: for fewer than 4 columns",
-    ),
+    "sliced": (SLICED, "slices of 4 output channels, one a lane: for fewer than 4 columns"),
     "block2": (Kernel(mr=12, nr=2, unroll=2, panels="copied"), "blocks of 2 output channels that share a column"),
     "block4": (Kernel(mr=4, nr=4, unroll=2, panels="copied"), "blocks of 4 output channels that share a column"),
     "2:4": (Kernel(mr=28, index="packed", pattern=Sparsity(2, 4), panels="copied"), "packed indices, 2 of 4"),

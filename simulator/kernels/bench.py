@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from ...dataflow.kernels import STANDIN, Kernel, pack
 from ...dataflow.kernels.description import LANES
 from ...dataflow.kernels.image import ImageBuilder
+from ...dataflow.kernels.presets import SLICED
 from ...dataflow.kernels.samples import sample_input, sample_weights
 from ...dataflow.kernels.shapes import Shape
 from ...models.errors import MissingToolError, NmsatError
@@ -51,7 +52,7 @@ def _tiles() -> dict[str, Kernel]:
         kernel = Kernel(mr=mr, unroll=4, stream="interleaved", order="by_count", group=group)
         found[f"sparse:{kernel.name}"] = kernel
     for arithmetic in ("fma", "mul_add"):
-        kernel = Kernel(4, 1, 4, "sliced", "interleaved", order="by_count", arithmetic=arithmetic)
+        kernel = replace(SLICED, arithmetic=arithmetic)
         found[f"sparse:{kernel.name}"] = kernel
     for mr, nr in ((24, 1), (12, 2), (8, 4)):
         kernel = Kernel(mr=mr, nr=nr, unroll=2, index="dense", panels="copied")

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from ...dataflow.kernels.description import LANES, Kernel
 from ...dataflow.kernels.packing import Packed
+from ...dataflow.kernels.presets import GROUPED, SLICED
 from ...models.core import Core
 from ...models.errors import NmsatError
 from ...models.sparsity import Sparsity
@@ -17,8 +18,7 @@ _WASM = tuple(
     Kernel(mr=4 * v, unroll=4, stream="interleaved", order="by_count", panels=panels)
     for v in (4, 5, 6, 7)
     for panels in ("in_place", "copied")
-) + tuple(Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", group=group) for group in (4, 32))
-_SLICED = Kernel(mr=LANES, unroll=4, index="sliced", stream="interleaved", order="by_count")
+) + tuple(replace(GROUPED, group=group) for group in (4, 32))
 
 
 def candidates(
@@ -38,7 +38,7 @@ def candidates(
         return tuple(
             Kernel(mr=mr, unroll=unroll, index="packed", pattern=pattern, panels="copied") for mr in (20, 24, 28)
         )
-    return _WASM if m >= LANES else (*_WASM, _SLICED)
+    return _WASM if m >= LANES else (*_WASM, SLICED)
 
 
 @lru_cache(maxsize=4096)
