@@ -81,7 +81,8 @@ here = processor_core()
 if not here:
     print("kernel_model wasm: not compared; there is no core file of this processor")
 engines = [engine for engine in ("wasm", "v8") if engine in sys.argv] or ["wasm", "v8"]
-for core in [Core.load(f"{engine}-{here}") for engine in engines if here]:
+cores = [Core.load(f"{engine}-{here}") for engine in engines if here]
+for core in cores:
     try:
         points, clock = wasm_points(core)
     except MissingToolError as error:
@@ -94,7 +95,7 @@ for core in [Core.load(f"{engine}-{here}") for engine in engines if here]:
         note = f"Clock while measuring: {clock / 1e9:.2f} GHz."
         (kernel_wasm.FOLDER / f"{core.name}.md").write_text(kernel_wasm.markdown(core.name, points, note))
 networks: list[kernel_networks.NetworkTime] = []
-for core in [Core.load(f"{engine}-{here}") for engine in ("wasm", "v8") if here]:
+for core in cores:
     try:
         networks += kernel_networks.measure(core, rounds=60)
     except MissingToolError as error:
@@ -102,7 +103,7 @@ for core in [Core.load(f"{engine}-{here}") for engine in ("wasm", "v8") if here]
 for row in networks:
     figures = f"{row.measured_ms:.1f} ms measured, {row.model_ms:.1f} ms by the model"
     print(f"kernel_model {row.core} {row.network}: {figures}: {100 * row.error:+.0f} %, no bar")
-if write and networks:
+if write and {row.core for row in networks} == {f"{engine}-{here}" for engine in ("wasm", "v8")}:  # the whole table
     (kernel_wasm.FOLDER / "networks.md").write_text(kernel_networks.markdown(networks))
 try:
     loops = kernel_arm.measure()

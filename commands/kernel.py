@@ -269,7 +269,7 @@ def _network(args: argparse.Namespace) -> int:
 
     from ..dataflow.kernels.network import lower, sample_parameters
     from ..models import Workload
-    from ..simulator.kernels.network_values import run
+    from ..simulator.kernels.network_values import run, sample_image
 
     if args.seed < 0:
         raise NmsatError.rule("", "--seed", "0 or more", args.seed)
@@ -287,10 +287,7 @@ def _network(args: argparse.Namespace) -> int:
         weights = {x.name: kept_weights(file, x.name) for x in weighted}
         biases = {x.name: np.zeros(x.oc, np.float32) for x in weighted}
     network = lower(workload, weights, biases, "fma" if args.simd == "relaxed" else "mul_add")
-    window = network.input_window
-    shape = (window.h, window.w, network.input_shape[2])
-    image = np.random.default_rng([args.seed, 2]).normal(size=shape).astype(np.float32)
-    outcome = run(network, image, args.engine, args.rounds)
+    outcome = run(network, sample_image(network, args.seed), args.engine, args.rounds)
     if args.json:
         facts = {"workload": workload.name, "engine": args.engine, "simd": args.simd, "seconds": outcome.seconds}
         facts |= {"steps": len(network.steps), "values": outcome.values, "bits_differing": outcome.bits_differing}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,9 @@ from ..dataflow.kernels.network import build, lower, sample_parameters
 from ..models.core import Core
 from ..models.workload import Workload
 from ..simulator.kernels.network import simulate_core
-from ..simulator.kernels.network_values import padded_input
+from ..simulator.kernels.network_values import padded_input, sample_image
 from ..simulator.kernels.node import NodeInstance
-from ..simulator.kernels.peers import in_thread
+from ..simulator.kernels.peers import Timed, in_thread
 from ..simulator.kernels.wasm import WasmInstance
 
 NETWORKS = ("mobilenet_v1", "mobilenet_v2", "efficientnet_b0")
@@ -48,31 +49,33 @@ def measure(core: Core, rounds: int) -> list[NetworkTime]:
     MissingToolError
         If the core's engine is not installed.
     """
-    runs, best = [], [np.inf] * len(NETWORKS)
-    for name in NETWORKS:
-        workload = Workload.load(name)
-        network = lower(workload, *sample_parameters(workload, ZEROS, 0))
-        image, addresses = build(network)
-        window = network.input_window
-        shape = (window.h, window.w, network.input_shape[2])
-        x = padded_input(network, np.random.default_rng(0).normal(size=shape).astype(np.float32))
-        if core.engine == "v8":
-            node = NodeInstance(image)
-            node.put(addresses[""], x)
-            runs.append(node.run)
-        else:
-            instance = WasmInstance(image)
-            instance.put(addresses[""], x)
-            runs.append(in_thread(instance.run))
-        runs[-1](_WARM)
-    for _ in range(rounds):
-        for number, run in enumerate(runs):
-            best[number] = min(best[number], *(run(1) for _ in range(_AT_ONCE)))
+    workloads = [Workload.load(name) for name in NETWORKS]
+    with ExitStack() as stack:
+        runs = [_runner(core, workload, stack) for workload in workloads]
+        best = [np.inf] * len(runs)
+        for _ in range(rounds):
+            for number, run in enumerate(runs):
+                best[number] = min(best[number], *(run(1) for _ in range(_AT_ONCE)))
     found = []
-    for name, seconds in zip(NETWORKS, best, strict=True):
-        model = simulate_core(Workload.load(name), core, sparsity=str(ZEROS)).totals["seconds"]
-        found.append(NetworkTime(core.name, name, 1e3 * seconds, 1e3 * model))
+    for workload, seconds in zip(workloads, best, strict=True):
+        model = simulate_core(workload, core, sparsity=str(ZEROS)).totals["seconds"]
+        found.append(NetworkTime(core.name, workload.name, 1e3 * seconds, 1e3 * model))
     return found
+
+
+def _runner(core: Core, workload: Workload, stack: ExitStack) -> Timed:
+    """The network, warm, on the core's engine; ``stack`` ends a process."""
+    network = lower(workload, *sample_parameters(workload, ZEROS, 0))
+    image, addresses = build(network)
+    if core.engine == "v8":
+        instance = stack.enter_context(NodeInstance(image))
+        run: Timed = instance.run
+    else:
+        instance = WasmInstance(image)
+        run = in_thread(instance.run)
+    instance.put(addresses[""], padded_input(network, sample_image(network, 0)))
+    run(_WARM)
+    return run
 
 
 def markdown(rows: list[NetworkTime]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..dataflow.kernels import STANDIN, Kernel
-from ..dataflow.kernels.presets import preset
+from ..dataflow.kernels.presets import GROUPED, preset
 from ..models.core import Core
 from ..models.errors import NmsatError
 from ..simulator.kernels.predict import Shape, predict, sample
@@ -26,7 +26,7 @@ SHAPES: tuple[Shape, ...] = (
 KERNELS: dict[str, tuple[Kernel, ...]] = {
     "fitted": (
         *(Kernel(mr=mr) for mr in (8, 16, 24, 28)),
-        Kernel(mr=24, unroll=4, stream="interleaved", order="by_count", group=8),
+        replace(GROUPED, mr=24, group=8),
         STANDIN,
         Kernel(mr=16, index="dense"),
     ),

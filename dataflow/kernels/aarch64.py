@@ -8,7 +8,7 @@ from ...models.errors import NmsatError
 from .aarch64_sliced import slice_function
 from .description import LANES, Kernel
 from .packing import Packed
-from .panels import Panel, cut, runs
+from .panels import Panel, copied_bytes, cut, passes, runs
 from .streams import row_constant, streams
 
 IN, W, D, Z, OUT, N, OS, B, STRIDE = (f"x{i}" for i in range(9))
@@ -271,7 +271,7 @@ def layer(packed: Packed, m: int, name: str = "nmsat_layer") -> str:
     kernel = packed.kernel
     functions: dict[tuple[int, tuple[int, ...]], str] = {}
     texts, body, data = [], [], []
-    copied = kernel.panels == "copied" and m >= LANES
+    copied = copied_bytes(kernel, m, packed.k)
     x_pitch = kernel.x_pitch(m)
     for number, section in enumerate(packed.sections):
         s, label = streams(packed, section, m), f"{name}_{number}"
@@ -287,10 +287,7 @@ def layer(packed: Packed, m: int, name: str = "nmsat_layer") -> str:
                 texts.append(panel_function(kernel, section.height, panel, functions[key]))
                 texts.append(_copy(panel, functions[key] + "_copy") if copied else "")
             start, step = 4 * panel.column, 4 * panel.columns
-            whole, rest = divmod(count, kernel.group)
-            for group, times in ((kernel.group, whole), (rest, 1)):
-                if not (group and times):
-                    continue
+            for group, times in passes(count, kernel.group):
                 loop, apart = f".L{label}_{start}", packed.k * x_pitch if copied else step
                 body += [f"ldr x19, ={start}", f"{loop}:"]
                 source = [f"ldr x9, ={s.in_start}", "add x0, x20, x19", "add x0, x0, x9"]
@@ -313,8 +310,7 @@ def layer(packed: Packed, m: int, name: str = "nmsat_layer") -> str:
     enter = ["stp x29, x30, [sp, #-64]!", *(f"stp {pair}" for pair in saved), "mov x20, x0", "mov x21, x1"]
     leave = [*(f"ldp {pair}" for pair in saved), "ldp x29, x30, [sp], #64", "ret"]
     code = [line if line.endswith(":") else f"    {line}" for line in [*enter, *body, *leave]]
-    size = x_pitch * packed.k * min(kernel.group, len(cut(m, kernel.vectors)))
-    scratch = [".bss", ".balign 64", f"{name}_scratch:", f".zero {size}"] if copied else []
+    scratch = [".bss", ".balign 64", f"{name}_scratch:", f".zero {copied}"] if copied else []
     head = [".text", f".global {name}", f"{name}:"]
     parts = [*head, *code, "    .ltorg", *texts, '.section .rodata, "a"', *data, *scratch]
     return "\n".join(part for part in parts if part) + "\n"

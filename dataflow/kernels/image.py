@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ...models.errors import NmsatError
 from . import wat
 from .packing import Packed
-from .panels import LANES, cut
+from .panels import copied_bytes
 from .streams import row_constant, streams
 
 GUARD_BYTES = 256
@@ -102,10 +102,8 @@ class ImageBuilder:
                 raise NmsatError.rule(name, key, "aligned to 4 bytes", address)
         if x_address < y_address + y_bytes and y_address < x_address + x_bytes:
             raise NmsatError.rule(name, "y", f"clear of the {x_bytes} bytes of x at {x_address}", y_address)
-        calls, scratch = [], 0
-        if packed.kernel.panels == "copied" and m >= LANES:
-            group = min(packed.kernel.group, len(cut(m, packed.kernel.vectors)))
-            scratch = self.memory.take(packed.kernel.x_pitch(m) * packed.k * group)
+        calls, copied = [], copied_bytes(packed.kernel, m, packed.k)
+        scratch = self.memory.take(copied) if copied else 0
         for section in packed.sections:
             s = streams(packed, section, m)
             values, indices, counts, scales = (self.data(b) for b in (s.values, s.indices, s.counts, s.scales))

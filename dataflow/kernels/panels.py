@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...models.errors import NmsatError
-from .description import LANES
+from .description import LANES, Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +68,16 @@ def runs(panels: tuple[Panel, ...]) -> list[tuple[Panel, int]]:
                 continue
         found.append((panel, 1))
     return found
+
+
+def passes(count: int, group: int) -> list[tuple[int, int]]:
+    """Passes over the rows for ``count`` panels of one form, as (panels a pass, passes): whole groups, the rest."""
+    whole, rest = divmod(count, group)
+    return [(panels, times) for panels, times in ((group, whole), (rest, 1)) if panels and times]
+
+
+def copied_bytes(kernel: Kernel, m: int, k: int) -> int:
+    """Bytes that hold the copied panels of one pass over X (k, m); 0 where panels are read in place."""
+    if kernel.panels == "in_place" or m < LANES:
+        return 0
+    return kernel.x_pitch(m) * k * min(kernel.group, len(cut(m, kernel.vectors)))

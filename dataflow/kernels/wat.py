@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...models.errors import NmsatError
 from .description import LANES, Kernel
-from .panels import Panel, cut, runs
+from .panels import Panel, cut, passes, runs
 from .wat_sliced import slice_function
 
 PARAMETERS = ("in", "w", "d", "z", "out", "n", "os", "b", "stride")
@@ -316,12 +316,10 @@ def layer(name: str, kernel: Kernel, m: int, calls: list[Call]) -> tuple[str, di
                 copy = copy_name(panel)
                 functions[copy] = functions.get(copy) or copy_function(panel)
             step, start = 4 * panel.columns, 4 * panel.column
-            whole, rest = divmod(count, kernel.group)
-            for group, times in ((kernel.group, whole), (rest, 1)):
-                if group and times:
-                    once = _pass(kernel, panel, call, function, group, m)
-                    body += _loop("o", f"$l{len(body)}", start, group * step, times, once)
-                    start += times * group * step
+            for group, times in passes(count, kernel.group):
+                once = _pass(kernel, panel, call, function, group, m)
+                body += _loop("o", f"$l{len(body)}", start, group * step, times, once)
+                start += times * group * step
     text = "\n    ".join(body)
     return f"  (func ${name} (local $o i32) (local $u i32) (local $to i32)\n    {text})", functions
 

@@ -10,10 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...dataflow.kernels import STANDIN, Kernel, pack
-from ...dataflow.kernels.description import LANES
+from ...dataflow.kernels import LANES, STANDIN, Kernel, pack
 from ...dataflow.kernels.image import ImageBuilder
-from ...dataflow.kernels.presets import SLICED
+from ...dataflow.kernels.presets import GROUPED, SLICED, SPARSE
 from ...dataflow.kernels.samples import sample_input, sample_weights
 from ...dataflow.kernels.shapes import Shape
 from ...models.errors import MissingToolError, NmsatError
@@ -44,12 +43,12 @@ def _tiles() -> dict[str, Kernel]:
     found = {"32x1-standin": STANDIN, "16x1": Kernel(mr=16, arithmetic="mul_add")}
     for panels in ("in_place", "copied"):
         for mr in (16, 20, 24, 28):
-            kernel = Kernel(mr=mr, unroll=4, stream="interleaved", order="by_count", panels=panels)
+            kernel = replace(SPARSE, mr=mr, panels=panels)
             found[f"sparse:{kernel.name}"] = kernel
-        kernel = Kernel(mr=28, unroll=4, stream="interleaved", order="by_count", panels=panels, arithmetic="mul_add")
+        kernel = replace(SPARSE, panels=panels, arithmetic="mul_add")
         found[f"sparse:{kernel.name}"] = kernel
     for mr, group in ((24, 32), (28, 4), (28, 32)):
-        kernel = Kernel(mr=mr, unroll=4, stream="interleaved", order="by_count", group=group)
+        kernel = replace(GROUPED, mr=mr, group=group)
         found[f"sparse:{kernel.name}"] = kernel
     for arithmetic in ("fma", "mul_add"):
         kernel = replace(SLICED, arithmetic=arithmetic)

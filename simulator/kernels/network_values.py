@@ -19,6 +19,13 @@ from .wasm import WasmInstance
 F32 = NDArray[np.float32]
 
 
+def sample_image(network: Network, seed: int) -> F32:
+    """A seeded image (H, W, C) float32 for a network."""
+    window = network.input_window
+    shape = (window.h, window.w, network.input_shape[2])
+    return np.random.default_rng([seed, 2]).normal(size=shape).astype(np.float32)
+
+
 def padded_input(network: Network, image: F32) -> F32:
     """Image (H, W, C) float32 with the first layer's border of zeros.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...dataflow.kernels.description import LANES, Kernel
 from ...dataflow.kernels.packing import Packed, pack
-from ...dataflow.kernels.panels import Panel, cut, runs
+from ...dataflow.kernels.panels import Panel, cut, passes, runs
 from ...dataflow.kernels.samples import sample_weights
 from ...models.core import Core
 from .arm_loops import decode, loop_text, row_text
@@ -71,8 +71,8 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
         copied = kernel.panels == "copied"
         turns = section.counts // (kernel.pattern.keep if kernel.pattern else 1)
         for panel, count in runs(cut(m, vectors, kernel.lanes(m))):
-            passes = -(-count // kernel.group)
-            missed = exit_misses(core, turns, count / passes)
+            times = sum(times for _, times in passes(count, kernel.group))
+            missed = exit_misses(core, turns, count / times)
             code = row_code(core, kernel, section.height, panel)
             cycles, held = section_cycles(core, code, section.counts, step * code.repeats, missed)
             if copied:  # one load and one store a vector
@@ -80,7 +80,7 @@ def predict(core: Core, packed: Packed, m: int) -> Prediction:
             else:
                 cycles += split_loads(core, panel, m) * section.channels.size
             around = len(section.counts) * len(code.around) / core.issue_width.value
-            total += count * cycles + passes * (around + core.call_cycles.value)
+            total += count * cycles + times * (around + core.call_cycles.value)
             bounds = bounds or held
     memory = footprint(core, packed, m, cut(m, kernel.vectors, kernel.lanes(m)))
     level = memory.level if memory.cycles > total else bounds

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ...dataflow.kernels.description import LANES, Kernel
 from ...dataflow.kernels.packing import Packed
-from ...dataflow.kernels.presets import GROUPED, SLICED
+from ...dataflow.kernels.presets import GROUPED, SLICED, SPARSE
 from ...models.core import Core
 from ...models.errors import NmsatError
 from ...models.sparsity import Sparsity
@@ -15,9 +15,7 @@ from .predict import Prediction, Shape, predict, sample
 
 _ARM = tuple(Kernel(mr=4 * v, unroll=u) for v in (2, 4, 6, 8) for u in (1, 4))
 _WASM = tuple(
-    Kernel(mr=4 * v, unroll=4, stream="interleaved", order="by_count", panels=panels)
-    for v in (4, 5, 6, 7)
-    for panels in ("in_place", "copied")
+    replace(SPARSE, mr=4 * v, panels=panels) for v in (4, 5, 6, 7) for panels in ("in_place", "copied")
 ) + tuple(replace(GROUPED, group=group) for group in (4, 32))
 
 
